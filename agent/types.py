@@ -1,0 +1,365 @@
+"""The kernel's types: what crosses a module boundary. Frozen, and checked once, at birth.
+
+Conventions for one tick of each sense that this project ships towers for (`unit` in brackets);
+the leading axis of every `data` array is time:
+
+    image    uint8  (height, width, 3) RGB or (height, width) grey          ["rgb8", "mono8"]
+    audio    int16 or float32 in -1..1 (channels,)                          ["full_scale"]
+    depth    uint16 (height, width), millimetres, 0 = no measurement        ["mm"]
+    thermal  uint16 raw counts, float32 Celsius or uint8 (height, width)    ["counts", "c", "mono8"]
+    imu      float32 (6,) ax ay az in m/s^2, gx gy gz in rad/s              ["m/s^2,rad/s"]
+
+Any other modality is allowed: it is an open string, so a new sense edits nothing here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.errors import BadData, ConfigError, SpaceMismatch
+
+__all__ = [
+    "NAME_PATTERN",
+    "Array",
+    "Driver",
+    "Embedding",
+    "Encoder",
+    "Int64Array",
+    "Intrinsics",
+    "RuntimeOptions",
+    "Sample",
+    "Settings",
+    "Space",
+    "StreamInfo",
+    "TextEncoder",
+    "Window",
+    "WindowSpec",
+    "check_name",
+    "read_only",
+    "slug",
+]
+
+Array = NDArray[Any]
+Int64Array = NDArray[np.int64]
+Float32Array = NDArray[np.float32]
+
+# A name is one level of a bus topic (docs/wire-contract.md).
+NAME_PATTERN = r"[a-z0-9_]+"
+_NAME = re.compile(NAME_PATTERN)
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name` if it may be one level of a topic; else raise ConfigError naming `what`."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{what}: {name!r} must be lower-case letters, digits and underscores")
+    return name
+
+
+def slug(text: str) -> str:
+    """A stream name for a source's own name: '/imu/Left' -> 'imu_left'; never empty."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "unnamed"
+
+
+def read_only(array: Array) -> Array:
+    """A view of `array` that cannot be written through; the caller's own array stays as it is."""
+    view: Array = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole camera: focal lengths and centre in pixels of a `width` x `height` image."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What a stream is: fixed from connect to disconnect.
+
+    name: `[a-z0-9_]+`, unique in the agent. dtype, shape: of ONE tick. rate_hz: nominal ticks a
+    second, None where ticks are irregular. unit: see the module docstring. clock: "host" when
+    the driver stamps `t_ns` itself, "device" when the agent maps `device_t_ns` to its own clock.
+    topic: the source's own name for it (a log topic, a track, a device path).
+    """
+
+    name: str
+    modality: str
+    dtype: str
+    shape: tuple[int, ...]
+    rate_hz: float | None
+    unit: str
+    frame_id: str = ""
+    clock: str = "host"
+    topic: str = ""
+    channels: tuple[str, ...] = ()
+    intrinsics: Intrinsics | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "stream name")
+        check_name(self.modality, f"stream {self.name}: modality")
+        np.dtype(self.dtype)
+        if self.rate_hz is not None and not 0 < self.rate_hz < 1e7:
+            raise ConfigError(f"stream {self.name}: rate_hz {self.rate_hz} must be in 0..1e7")
+        if self.clock not in ("host", "device"):
+            raise ConfigError(f"stream {self.name}: clock {self.clock!r} must be host or device")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A block of consecutive ticks of one stream, stamped at capture.
+
+    seq: number of the first tick since the stream began, counting the lost ones. t_ns: int64
+    (n,), capture time of each tick on the agent's clock, not decreasing. arrival_ns: when the
+    host had the block. data: (n, *stream.shape) of stream.dtype, finite. device_t_ns: int64 (n,),
+    the device's own stamps, never rewritten. lost: ticks known to be missing just before it.
+
+    The arrays become read-only views; the driver gives them up and must not write them again.
+    Raises BadData where shape, dtype, order or values are wrong.
+    """
+
+    stream: StreamInfo
+    seq: int
+    t_ns: Int64Array
+    arrival_ns: int
+    data: Array
+    device_t_ns: Int64Array | None = None
+    lost: int = 0
+
+    def __post_init__(self) -> None:
+        info, data, t_ns = self.stream, self.data, self.t_ns
+        if data.dtype != info.dtype or data.shape[1:] != info.shape or not len(data):
+            raise BadData(
+                f"stream {info.name}: block is {data.dtype}{list(data.shape)}, "
+                f"expected {info.dtype}[n >= 1, {', '.join(map(str, info.shape))}]"
+            )
+        if t_ns.dtype != np.int64 or t_ns.shape != (len(data),):
+            raise BadData(
+                f"stream {info.name}: stamps are {t_ns.dtype}{list(t_ns.shape)}, "
+                f"expected int64[{len(data)}]"
+            )
+        if len(t_ns) > 1 and bool((np.diff(t_ns) < 0).any()):
+            raise BadData(f"stream {info.name}: stamps go backwards inside a block")
+        if data.dtype.kind == "f" and not bool(np.isfinite(data).all()):
+            raise BadData(f"stream {info.name}: block has values that are not finite")
+        object.__setattr__(self, "data", read_only(data))
+        object.__setattr__(self, "t_ns", read_only(t_ns))
+        if self.device_t_ns is not None:
+            if self.device_t_ns.shape != t_ns.shape:
+                raise BadData(f"stream {info.name}: device stamps do not match the block's length")
+            object.__setattr__(self, "device_t_ns", read_only(self.device_t_ns))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """Which stretch of a stream a tower looks at.
+
+    length_s: span of one window; hop_s: from one window's end to the next, both > 0. ticks: None
+    for every tick in the span, else the number of newest ticks to copy (1 for a still image).
+    """
+
+    length_s: float
+    hop_s: float
+    ticks: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.length_s > 0 and self.hop_s > 0 and (self.ticks is None or self.ticks > 0)):
+            raise ConfigError(f"window: {self} must have length_s > 0, hop_s > 0 and ticks > 0")
+
+
+@dataclass(frozen=True)
+class Window:
+    """The one copy of a stretch of a stream: ticks with start_ns <= t_ns < end_ns.
+
+    data: (n, *stream.shape), read-only, owned by the window. t_ns: int64 (n,). lost: ticks known
+    to be missing inside it. arrival_ns: when its last tick arrived (0 where it came from a file).
+    """
+
+    stream: StreamInfo
+    start_ns: int
+    end_ns: int
+    data: Array
+    t_ns: Int64Array
+    lost: int = 0
+    arrival_ns: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", read_only(self.data))
+        object.__setattr__(self, "t_ns", read_only(self.t_ns))
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A unit vector of one space for one stretch of one stream.
+
+    space: "name@hash" of the space, so that vectors of two spaces are never compared. vector:
+    float32 (dim,), length 1 within 1e-3, read-only. stream: "" for a query's own vector.
+    arrival_ns, encoded_ns: when the window's last tick arrived and when the vector was ready.
+    """
+
+    space: str
+    vector: Float32Array
+    modality: str
+    stream: str = ""
+    start_ns: int = 0
+    end_ns: int = 0
+    arrival_ns: int = 0
+    encoded_ns: int = 0
+
+    def __post_init__(self) -> None:
+        norm = float(np.linalg.norm(self.vector))
+        if self.vector.ndim != 1 or self.vector.dtype != np.float32 or not abs(norm - 1) < 1e-3:
+            raise BadData(
+                f"embedding of {self.stream or self.modality}: {self.vector.dtype}"
+                f"{list(self.vector.shape)} of length {norm:.4f}, expected float32[dim] of length 1"
+            )
+        object.__setattr__(self, "vector", read_only(self.vector))
+
+    def cosine(self, other: Embedding) -> float:
+        """Cosine in -1..1. Raises SpaceMismatch where the two are of different spaces."""
+        if self.space != other.space:
+            raise SpaceMismatch(f"cannot compare vectors of {self.space} and {other.space}")
+        return float(self.vector.astype(np.float64) @ other.vector.astype(np.float64))
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every piece of configuration: frozen, named fields only, unknown fields refused."""
+
+
+class Driver(Protocol):
+    """A blocking source of samples. It owns no thread, no ring and no retry: pump.py does.
+
+    A driver module sets `PLUGIN` to its class. The class has `Config`, a Settings subclass with
+    the driver's own fields, and is built as `PLUGIN(name, config, clock)`, which opens nothing.
+    SDKs are imported in `connect`, inside `needs_extra`, so that a config is checked without them.
+    """
+
+    @property
+    def streams(self) -> Sequence[StreamInfo]:
+        """What it gives; complete and fixed from a successful connect to disconnect."""
+
+    def connect(self) -> None:
+        """Open the source: all or nothing. Raises DeviceNotFound, DeviceBusy or ConfigError."""
+
+    def read(self, timeout_s: float) -> Sequence[Sample]:
+        """Block for the next samples, at most about `timeout_s`.
+
+        Raises ReadTimeout, DeviceLost, BadData, or EndOfStream once a finite source is through.
+        """
+
+    def disconnect(self) -> None:
+        """Release everything. Idempotent; never raises for a device that is already gone."""
+
+
+class Encoder(Protocol):
+    """One tower: windows of one modality in, unit vectors of one space out."""
+
+    @property
+    def modality(self) -> str: ...
+
+    @property
+    def space(self) -> str:
+        """The space's identity, "name@hash"."""
+
+    @property
+    def window(self) -> WindowSpec:
+        """What it wants of a stream."""
+
+    def load(self) -> None:
+        """Read, check and warm up the model. Raises ModelMissing or ModelMismatch."""
+
+    def encode(self, windows: Sequence[Window]) -> list[Embedding]:
+        """One embedding a window, in order. A window may be of any length, a whole file too.
+
+        Raises EncodeFailed; the encoder stays usable.
+        """
+
+    def close(self) -> None:
+        """Release the model. Idempotent."""
+
+
+class TextEncoder(Protocol):
+    """The text tower: strings in, unit vectors of the same space out."""
+
+    @property
+    def space(self) -> str: ...
+
+    def load(self) -> None: ...
+
+    def encode(self, texts: Sequence[str]) -> list[Embedding]:
+        """One embedding a string, in order. Raises EncodeFailed for a string with no known word."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How towers are run.
+
+    providers: ONNX Runtime provider names in order of preference, or ("auto",) for the best of
+    what is present. threads: intra-op threads of a session; 1 makes results independent of the
+    number of cores. precision: "fp32" or "int8", where the model folder has both; None takes
+    each tower's own default. max_batch: most rows given to a session at once.
+    """
+
+    providers: tuple[str, ...] = ("auto",)
+    threads: int = 1
+    precision: str | None = None
+    max_batch: int = 16
+
+
+class Space(Protocol):
+    """A model folder: towers of several modalities that share one space of unit vectors."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str:
+        """ "name@hash": the hash covers every tower and preprocessing setting."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def licence(self) -> str: ...
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Senses with a tower, without text."""
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def provider(self) -> str:
+        """The ONNX Runtime provider in use, once a tower is loaded."""
+
+    def encoder(self, modality: str) -> Encoder:
+        """The tower of `modality`, not loaded; one a modality. ConfigError where there is none."""
+
+    def text_encoder(self) -> TextEncoder: ...
+
+    def embed_file(self, path: str, modality: str) -> Embedding:
+        """One unit vector for a whole file. Raises ConfigError for a file it cannot read."""
+
+    def prior(self, vector: Array, modality: str) -> tuple[float, float]:
+        """Mean and deviation of the cosine of `vector` with ordinary input of `modality`."""
+
+    def close(self) -> None: ...
