@@ -44,7 +44,7 @@ class WireStruct(msgspec.Struct, frozen=True, kw_only=True):
     """Base of every message and part of one. Unknown fields are ignored: a version may add some."""
 
 
-class Time(WireStruct, frozen=True):
+class Time(WireStruct, frozen=True, kw_only=True):
     """A UTC time. sec: seconds since 1970; nsec: 0..999999999."""
 
     sec: int
@@ -60,12 +60,12 @@ class Time(WireStruct, frozen=True):
         return self.sec * NS_PER_S + self.nsec
 
 
-class Span(WireStruct, frozen=True):
+class Span(WireStruct, frozen=True, kw_only=True):
     start: Time
     end: Time
 
 
-class QueryRef(WireStruct, frozen=True):
+class QueryRef(WireStruct, frozen=True, kw_only=True):
     """rev: first 12 hex digits of the sha256 of the query's definition."""
 
     id: str
@@ -73,7 +73,7 @@ class QueryRef(WireStruct, frozen=True):
     label: str
 
 
-class ClockState(WireStruct, frozen=True):
+class ClockState(WireStruct, frozen=True, kw_only=True):
     """domain: what stamps count from. offset_ns: UTC minus the agent's clock, now."""
 
     domain: Literal["utc_anchored_monotonic", "log"]
@@ -82,7 +82,7 @@ class ClockState(WireStruct, frozen=True):
     replay: bool
 
 
-class Score(WireStruct, frozen=True):
+class Score(WireStruct, frozen=True, kw_only=True):
     """value: 0..1, compared with `threshold`. kind names the formula (docs/wire-contract.md)."""
 
     value: float
@@ -93,7 +93,7 @@ class Score(WireStruct, frozen=True):
     quiet_hours: float = 0.0
 
 
-class Evidence(WireStruct, frozen=True):
+class Evidence(WireStruct, frozen=True, kw_only=True):
     """One stream's part in an event: what it measured, or why it could say nothing."""
 
     stream: str
@@ -106,7 +106,7 @@ class Evidence(WireStruct, frozen=True):
     age_ms: float | None = None
 
 
-class Latency(WireStruct, frozen=True):
+class Latency(WireStruct, frozen=True, kw_only=True):
     """Milliseconds. capture_to_embed: end of the window to its vector; total: to this message."""
 
     capture_to_embed: float
@@ -114,13 +114,13 @@ class Latency(WireStruct, frozen=True):
     total: float
 
 
-class Model(WireStruct, frozen=True):
+class Model(WireStruct, frozen=True, kw_only=True):
     space: str
     precision: str
     provider: str
 
 
-class Event(WireStruct, frozen=True):
+class Event(WireStruct, frozen=True, kw_only=True):
     """One thing that happened, told as it goes on: the same `id` from start through end.
 
     end_time is the last evidence so far, so an Event maps without loss to foxglove.Event.
@@ -148,7 +148,7 @@ class Event(WireStruct, frozen=True):
     retained: bool = False
 
 
-class ScoreMessage(WireStruct, frozen=True):
+class ScoreMessage(WireStruct, frozen=True, kw_only=True):
     """A live score of one query, sent whether or not anything fires."""
 
     v: int = VERSION
@@ -162,7 +162,7 @@ class ScoreMessage(WireStruct, frozen=True):
     retained: bool = False
 
 
-class SensorStatus(WireStruct, frozen=True):
+class SensorStatus(WireStruct, frozen=True, kw_only=True):
     """A unit changed state. since: when. reason: for people, never empty unless online."""
 
     v: int = VERSION
@@ -177,7 +177,7 @@ class SensorStatus(WireStruct, frozen=True):
     retained: bool = False
 
 
-class StreamHealth(WireStruct, frozen=True):
+class StreamHealth(WireStruct, frozen=True, kw_only=True):
     """Counters since start, in ticks. clock_offset_ns etc.: the device's clock to the agent's."""
 
     stream: str
@@ -197,7 +197,7 @@ class StreamHealth(WireStruct, frozen=True):
     clock_uncertainty_ns: int | None = None
 
 
-class HopLatency(WireStruct, frozen=True):
+class HopLatency(WireStruct, frozen=True, kw_only=True):
     """Milliseconds over the last second's worth of messages through one hop."""
 
     hop: str
@@ -207,7 +207,7 @@ class HopLatency(WireStruct, frozen=True):
     p99: float
 
 
-class Health(WireStruct, frozen=True):
+class Health(WireStruct, frozen=True, kw_only=True):
     """1 Hz. drops: what each bounded queue has dropped since start, by the queue's name."""
 
     v: int = VERSION
@@ -230,7 +230,7 @@ class Health(WireStruct, frozen=True):
     retained: bool = False
 
 
-class Request(WireStruct, frozen=True):
+class Request(WireStruct, frozen=True, kw_only=True):
     """A control message. args: the operation's own fields, flat beside op and id."""
 
     op: str
@@ -238,12 +238,12 @@ class Request(WireStruct, frozen=True):
     args: dict[str, Any]
 
 
-class RequestError(WireStruct, frozen=True):
+class RequestError(WireStruct, frozen=True, kw_only=True):
     code: str
     message: str
 
 
-class Reply(WireStruct, frozen=True, omit_defaults=True):
+class Reply(WireStruct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     ok: bool
     result: Any = None
