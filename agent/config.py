@@ -1,0 +1,214 @@
+"""The config's types: frozen, defaults in one place, unknown fields refused.
+
+agent/config_file.py reads them from YAML. Paths are `Path`: those in a file are relative to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from agent.types import NAME_PATTERN, RuntimeOptions, Settings
+
+__all__ = [
+    "BusConfig",
+    "Config",
+    "CurveConfig",
+    "DriverConfig",
+    "GateConfig",
+    "MatchConfig",
+    "QueryConfig",
+    "SpaceConfig",
+    "TowerConfig",
+]
+
+Name = Annotated[str, msgspec.Meta(pattern=f"^{NAME_PATTERN}$")]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class TowerConfig(Settings, frozen=True, kw_only=True):
+    """How often one sense is encoded. hop_s: None takes the tower's own."""
+
+    hop_s: Positive | None = None
+    enabled: bool = True
+
+
+class SpaceConfig(Settings, frozen=True, kw_only=True):
+    """The model folder, and how its towers are run (see agent.types.RuntimeOptions).
+
+    path: a folder, or the name of a space that ships with the project. lateness_s: how long a
+    window waits for ticks of a slow stream. min_coverage: share of the expected ticks below which
+    a window is not encoded. max_backlog: windows of one stream that may wait before the oldest
+    are skipped and counted.
+    """
+
+    path: str = "compact"
+    providers: list[str] = msgspec.field(default_factory=lambda: ["auto"])
+    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    precision: str | None = None
+    max_batch: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
+    lateness_s: NotNegative = 0.1
+    min_coverage: Unit = 0.75
+    max_backlog: Annotated[int, msgspec.Meta(ge=1)] = 4
+    towers: dict[str, TowerConfig] = {}
+
+    def options(self) -> RuntimeOptions:
+        return RuntimeOptions(
+            providers=tuple(self.providers),
+            threads=self.threads,
+            precision=self.precision,
+            max_batch=self.max_batch,
+        )
+
+
+class DriverConfig(Settings, frozen=True, kw_only=True):
+    """What the agent does around any driver; the driver's own fields stand beside these.
+
+    required: a source that cannot be opened at start ends the agent (exit 2); where false it is
+    tried again with back-off. read_timeout_s, timeouts: so many silent reads in a row count as
+    lost. stale_s: silence after which a stream is degraded. frozen_s: how long a frame may repeat
+    bit for bit before the stream is stale (None: not checked; recordings do repeat frames).
+    """
+
+    kind: str
+    required: bool = True
+    read_timeout_s: Positive = 0.5
+    timeouts: Annotated[int, msgspec.Meta(ge=1)] = 10
+    stale_s: Positive = 2.0
+    frozen_s: Positive | None = None
+    backoff_min_s: Positive = 0.5
+    backoff_max_s: Positive = 10.0
+    buffer_s: Positive = 1.0
+
+
+class GateConfig(Settings, frozen=True, kw_only=True):
+    """When a score becomes an event: enter >= exit, both 0..1.
+
+    min_duration_s: how long a score must hold before the start is told. hold_s: how long it may
+    dip below exit before the end is told. cool_down_s: silence after an end. update_s: least time
+    between updates of an open event.
+    """
+
+    enter: Unit = 0.7
+    exit: Unit = 0.4
+    min_duration_s: NotNegative = 0.0
+    hold_s: NotNegative = 1.0
+    cool_down_s: NotNegative = 2.0
+    update_s: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        if self.exit > self.enter:
+            raise ValueError(f"exit {self.exit} must not be above enter {self.enter}")
+
+
+class QueryConfig(Settings, frozen=True, kw_only=True):
+    """What a person asks for: exactly one of text, audio (a file), image (a file).
+
+    id: one level of a topic; made from the label or the text where left out. streams, senses:
+    which may answer; all where left out. gate: None takes `match.gate`.
+    """
+
+    id: Name = ""
+    label: str = ""
+    text: str | None = None
+    audio: Path | None = None
+    image: Path | None = None
+    streams: list[str] | None = None
+    senses: list[str] | None = None
+    enabled: bool = True
+    gate: GateConfig | None = None
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("text", "audio", "image") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of text, audio, image is needed, got {given or 'none'}")
+        if self.text is not None and not self.text.strip():
+            raise ValueError("text is empty")
+
+
+class MatchConfig(Settings, frozen=True, kw_only=True):
+    """How cosines become scores (docs/matching.md).
+
+    max_age_s: older evidence is stale. z_mid, z_scale: the score is the logistic of
+    (z - z_mid) / z_scale. prior_windows: how many windows of its own a stream must give before
+    its null weighs as much as the space's prior. memory_windows: windows the running null
+    remembers. min_deviation: floor of the null's deviation, in cosine.
+    """
+
+    max_age_s: Positive = 2.0
+    z_mid: float = 4.0
+    z_scale: Positive = 0.7
+    prior_windows: Positive = 120
+    memory_windows: Positive = 2400
+    min_deviation: Positive = 0.02
+    gate: GateConfig = GateConfig()
+
+
+class CurveConfig(Settings, frozen=True, kw_only=True):
+    """CurveZMQ: the server's own secret certificate and the folder of clients let in."""
+
+    server_key: Path
+    clients: Path
+
+
+class BusConfig(Settings, frozen=True, kw_only=True):
+    """The sockets (docs/wire-contract.md); None turns one off.
+
+    insecure: allow an address other than loopback or ipc without CURVE. score_hz: most live
+    scores a second and query; 0 sends none. hwm: messages a slow subscriber may lag behind.
+    """
+
+    enabled: bool = True
+    events: str = "tcp://127.0.0.1:5556"
+    control: str | None = "tcp://127.0.0.1:5557"
+    bulk: str | None = None
+    insecure: bool = False
+    curve: CurveConfig | None = None
+    score_hz: NotNegative = 0.0
+    hwm: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    linger_ms: Annotated[int, msgspec.Meta(ge=0)] = 500
+
+
+class RecordConfig(Settings, frozen=True, kw_only=True):
+    """path: write every stream there from the start. jpeg_quality: of recorded images."""
+
+    path: Path | None = None
+    jpeg_quality: Annotated[int, msgspec.Meta(ge=1, le=100)] = 90
+    max_queue_mb: Positive = 64.0
+
+
+class ConfigFile(Settings, frozen=True, kw_only=True):
+    """The top of a YAML config. drivers: name -> kind and fields (`python -m agent --list`)."""
+
+    agent: Name = "sensebind"
+    space: SpaceConfig = SpaceConfig()
+    drivers: dict[str, dict[str, Any]] = {}
+    queries: list[QueryConfig] = []
+    match: MatchConfig = MatchConfig()
+    bus: BusConfig = BusConfig()
+    record: RecordConfig = RecordConfig()
+
+
+@dataclass(frozen=True)
+class DriverEntry:
+    """One driver of the config: what the agent does around it, its class and its own settings."""
+
+    name: str
+    config: DriverConfig
+    plugin: Any
+    settings: Any
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config with everything checked. digest: first 12 hex of the sha256 of its content."""
+
+    file: ConfigFile
+    drivers: tuple[DriverEntry, ...]
+    digest: str
+    source: Path | None = field(default=None)
