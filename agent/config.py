@@ -55,7 +55,7 @@ class SpaceConfig(Settings, frozen=True, kw_only=True):
     lateness_s: NotNegative = 0.1
     min_coverage: Unit = 0.75
     max_backlog: Annotated[int, msgspec.Meta(ge=1)] = 4
-    towers: dict[str, TowerConfig] = {}
+    towers: dict[str, TowerConfig] = msgspec.field(default_factory=dict)
 
     def options(self) -> RuntimeOptions:
         return RuntimeOptions(
@@ -187,8 +187,8 @@ class ConfigFile(Settings, frozen=True, kw_only=True):
 
     agent: Name = "sensebind"
     space: SpaceConfig = SpaceConfig()
-    drivers: dict[str, dict[str, Any]] = {}
-    queries: list[QueryConfig] = []
+    drivers: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    queries: list[QueryConfig] = msgspec.field(default_factory=list)
     match: MatchConfig = MatchConfig()
     bus: BusConfig = BusConfig()
     record: RecordConfig = RecordConfig()

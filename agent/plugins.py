@@ -63,6 +63,6 @@ def _entry_points(group: str, own: dict[str, str]) -> dict[str, EntryPoint]:
             places = [own[kind]] if kind in own else []
             places += [point.value for point in points if point.name == kind]
             raise ConfigError(
-                f"kind {kind!r} is offered {times} times: {', '.join(places)}; uninstall all but one"
+                f"kind {kind!r} is offered by {', '.join(places)}; uninstall all but one"
             )
     return {point.name: point for point in points}
