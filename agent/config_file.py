@@ -275,8 +275,9 @@ def _locate(node: Any, place: Place, source: _Source) -> None:
             _locate(value, here, source)
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
-            source.lines[(*place, number)] = value.start_mark.line + 1
-            _locate(value, (*place, number), source)
+            item: Place = (*place, number)
+            source.lines[item] = value.start_mark.line + 1
+            _locate(value, item, source)
 
 
 def _prefixes(place: Place) -> list[Place]:

@@ -124,7 +124,7 @@ class Event(WireStruct, frozen=True, kw_only=True):
     """One thing that happened, told as it goes on: the same `id` from start through end.
 
     end_time is the last evidence so far, so an Event maps without loss to foxglove.Event.
-    reason: why it ended (""; "quiet", "stale", "shutdown", "query_removed").
+    reason: why it ended (""; "quiet", "stale", "shutdown", "query_changed").
     """
 
     v: int = VERSION

@@ -1,0 +1,157 @@
+"""Hop 5: the newest embedding of each stream against all queries, and what it adds up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.clock import NS_PER_S, from_s
+from agent.config import MatchConfig
+from agent.errors import SpaceMismatch
+from agent.match.calibration import Float64Array, Null, logistic
+from agent.match.queries import Query
+from agent.types import Embedding, Space, StreamInfo
+from agent.wire import Evidence, Score, Span, Time
+
+__all__ = ["Fusion"]
+
+KIND = "z_logistic"
+DECIMALS = 6  # beyond this a cosine differs between machines
+
+
+@dataclass
+class _Stream:
+    """One stream's null and its newest evidence; arrays are (queries,)."""
+
+    info: StreamInfo
+    hop_ns: int
+    may: NDArray[np.bool_]
+    null: Null
+    embedding: Embedding | None
+    cosine: Float64Array
+    z: Float64Array
+    score: Float64Array
+
+
+class Fusion:
+    """Scores of a fixed list of queries ("rows") over the streams that may answer them."""
+
+    def __init__(
+        self,
+        config: MatchConfig,
+        space: Space,
+        rows: list[Query],
+        streams: dict[str, tuple[StreamInfo, int]],
+        before: Fusion | None = None,
+    ) -> None:
+        """streams: name -> (info, hop_ns). before: its nulls and evidence are taken over."""
+        self._config, self._space = config, space
+        self._max_age_ns = from_s(config.max_age_s)
+        self.rows = rows
+        self._row_of = {query.key: row for row, query in enumerate(rows)}
+        vectors = [query.embedding.vector for query in rows]
+        self._matrix: Float64Array = np.array(vectors, np.float64).reshape(len(rows), space.dim)
+        self._streams = {
+            name: self._add(info, hop_ns, before) for name, (info, hop_ns) in streams.items()
+        }
+
+    def observe(self, embedding: Embedding) -> Float64Array:
+        """Scores (rows,) of one new embedding; 0 where its stream may not answer.
+
+        Raises SpaceMismatch for a vector of another space.
+        """
+        if embedding.space != self._space.identity:
+            raise SpaceMismatch(
+                f"stream {embedding.stream}: embedded in {embedding.space}, "
+                f"queries are in {self._space.identity}"
+            )
+        stream = self._streams[embedding.stream]
+        self._see(stream, embedding)
+        return stream.score
+
+    def learn(self, name: str, quiet: NDArray[np.bool_]) -> None:
+        """Let the null of `name` take in its newest cosines, of the rows that are `quiet`."""
+        stream = self._streams[name]
+        stream.null.learn(stream.cosine, quiet & stream.may)
+
+    def best(self, row: int, now_ns: int) -> tuple[float, Embedding | None]:
+        """The highest score among evidence no older than `max_age_s`, and whose it is."""
+        value, of = 0.0, None
+        for stream in self._streams.values():
+            if self._fresh(stream, now_ns) and stream.may[row] and stream.score[row] > value:
+                value, of = float(stream.score[row]), stream.embedding
+        return value, of
+
+    def evidence(self, row: int, now_ns: int) -> list[Evidence]:
+        """What each stream that may answer says, the strongest first."""
+        parts = [self._evidence(s, row, now_ns) for s in self._streams.values() if s.may[row]]
+        return sorted(parts, key=lambda e: (e.status != "ok", -(e.z or 0.0), e.stream))
+
+    def score(self, row: int, value: float) -> Score:
+        """`value` with how far its null has been learned."""
+        streams = [s for s in self._streams.values() if s.may[row]]
+        hours = (int(s.null.seen[row]) * s.hop_ns / NS_PER_S / 3600 for s in streams)
+        learned = max((int(s.null.seen[row]) for s in streams), default=0)
+        return Score(
+            value=round(value, 4),
+            kind=KIND,
+            threshold=self.rows[row].gate.enter,
+            calibration="learning" if learned >= self._config.prior_windows else "prior",
+            quiet_hours=round(max(hours, default=0.0), 4),
+        )
+
+    def hop_ns(self, name: str) -> int:
+        return self._streams[name].hop_ns
+
+    def _add(self, info: StreamInfo, hop_ns: int, before: Fusion | None) -> _Stream:
+        priors = [self._space.prior(q.embedding.vector, info.modality) for q in self.rows]
+        mean, deviation = np.array(priors, np.float64).reshape(-1, 2).T
+        empty = np.zeros(len(self.rows))
+        stream = _Stream(
+            info,
+            hop_ns,
+            may=np.array([query.may_answer(info) for query in self.rows], bool),
+            null=Null(self._config, mean, deviation),
+            embedding=None,
+            cosine=empty,
+            z=empty,
+            score=empty,
+        )
+        old = before._streams.get(info.name) if before is not None else None
+        if before is not None and old is not None:
+            for key, row in self._row_of.items():
+                if key in before._row_of:
+                    stream.null.copy_from(old.null, row, before._row_of[key])
+            if old.embedding is not None:
+                self._see(stream, old.embedding)
+        return stream
+
+    def _see(self, stream: _Stream, embedding: Embedding) -> None:
+        stream.embedding = embedding
+        stream.cosine = np.round(self._matrix @ embedding.vector.astype(np.float64), DECIMALS)
+        stream.z = np.round(stream.null.z(stream.cosine), DECIMALS)
+        stream.score = logistic(stream.z, self._config.z_mid, self._config.z_scale) * stream.may
+
+    def _fresh(self, stream: _Stream, now_ns: int) -> bool:
+        seen = stream.embedding
+        return seen is not None and now_ns - seen.end_ns <= self._max_age_ns
+
+    def _evidence(self, stream: _Stream, row: int, now_ns: int) -> Evidence:
+        info, seen = stream.info, stream.embedding
+        if seen is None:
+            return Evidence(
+                stream=info.name, modality=info.modality, frame_id=info.frame_id, status="missing"
+            )
+        fresh = self._fresh(stream, now_ns)
+        return Evidence(
+            stream=info.name,
+            modality=info.modality,
+            frame_id=info.frame_id,
+            status="ok" if fresh else "stale",
+            cosine=float(stream.cosine[row]),
+            z=float(stream.z[row]),
+            window=Span(start=Time.of(seen.start_ns), end=Time.of(seen.end_ns)),
+            age_ms=None if fresh else round((now_ns - seen.end_ns) / 1e6, 3),
+        )

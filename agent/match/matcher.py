@@ -1,0 +1,179 @@
+"""Hop 6: scores through gates, events out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.clock import Clock
+from agent.config import MatchConfig
+from agent.match.fusion import Fusion
+from agent.match.gate import Gate, Transition
+from agent.match.queries import QuerySet
+from agent.types import Embedding, Space, StreamInfo
+from agent.wire import ClockState, Event, Latency, Model, QueryRef, ScoreMessage, Time
+
+__all__ = ["EventContext", "Matcher"]
+
+
+@dataclass(frozen=True)
+class EventContext:
+    """What every event says of the agent it came from."""
+
+    agent: str
+    boot_id: str
+    clock: Clock
+    clock_state: Callable[[], ClockState]
+    model: Callable[[], Model]
+    drops: Callable[[], dict[str, int]]
+
+
+class Matcher:
+    """Scores each new embedding against every query and follows each query's gate.
+
+    One thread. `observe`, `tick` and `close` return the events to publish, in order. Queries may
+    change between calls; what a stream's null has learned of an unchanged query is kept.
+    """
+
+    def __init__(
+        self, config: MatchConfig, queries: QuerySet, space: Space, context: EventContext
+    ) -> None:
+        self.queries = queries
+        self._config, self._space, self._context = config, space, context
+        self._streams: dict[str, tuple[StreamInfo, int]] = {}
+        self._fusion = Fusion(config, space, [], {})
+        self._gates: list[Gate] = []
+        self._open: dict[str, tuple[str, int]] = {}  # query id -> (event id, revision)
+        self._version = -1
+
+    @property
+    def open_events(self) -> int:
+        return len(self._open)
+
+    def add_stream(self, info: StreamInfo, hop_ns: int) -> None:
+        """A stream that will give embeddings every `hop_ns`."""
+        self._streams[info.name] = (info, hop_ns)
+        self._version = -1
+
+    def observe(self, embedding: Embedding) -> list[Event]:
+        """Score one embedding; the events it starts, updates or ends.
+
+        Raises SpaceMismatch for a vector of another space.
+        """
+        events = self._refresh()
+        scores = self._fusion.observe(embedding)
+        hop_ns = self._fusion.hop_ns(embedding.stream)
+        for row, gate in enumerate(self._gates):
+            if gate.is_idle and scores[row] < gate.config.enter:
+                continue
+            value, best = self._fusion.best(row, embedding.end_ns)
+            # The newest hop of the window is what it holds that its predecessor did not.
+            began = max(best.start_ns, best.end_ns - hop_ns) if best else None
+            told = gate.step(embedding.end_ns, value, began)
+            if told:
+                events.append(self._event(row, told, embedding.end_ns))
+        quiet = np.array([gate.is_idle for gate in self._gates], bool)
+        self._fusion.learn(embedding.stream, quiet)
+        return events
+
+    def tick(self, now_ns: int) -> list[Event]:
+        """Time has passed: what no fresh evidence holds open comes to its end."""
+        events = self._refresh()
+        for row, gate in enumerate(self._gates):
+            if gate.is_idle or self._fusion.best(row, now_ns)[1] is not None:
+                continue
+            told = gate.step(now_ns, 0.0)
+            if told:
+                events.append(self._event(row, told, now_ns, "stale"))
+        return events
+
+    def close(self, reason: str = "shutdown") -> list[Event]:
+        """End everything that is open."""
+        now = self._context.clock.now_ns()
+        ends = [(row, gate.close()) for row, gate in enumerate(self._gates)]
+        return [self._event(row, told, now, reason) for row, told in ends if told]
+
+    def scores(self, now_ns: int) -> list[ScoreMessage]:
+        """The live score of every enabled query."""
+        self._refresh()
+        return [
+            ScoreMessage(
+                agent=self._context.agent,
+                boot_id=self._context.boot_id,
+                query=query.ref,
+                time=Time.of(now_ns),
+                score=self._fusion.score(row, self._fusion.best(row, now_ns)[0]),
+                evidence=self._fusion.evidence(row, now_ns),
+            )
+            for row, query in enumerate(self._fusion.rows)
+        ]
+
+    def _refresh(self) -> list[Event]:
+        """Take up changed queries and streams; the ends of events whose query is gone."""
+        if self._version == self.queries.version:
+            return []
+        rows = self.queries.enabled()
+        gates = {q.key: g for q, g in zip(self._fusion.rows, self._gates, strict=True)}
+        now = self._context.clock.now_ns()
+        keys = {query.key for query in rows}
+        ended = []
+        for row, query in enumerate(self._fusion.rows):
+            told = None if query.key in keys else gates[query.key].close()
+            if told:
+                ended.append(self._event(row, told, now, "query_changed"))
+        self._gates = [gates.get(query.key) or Gate(query.gate) for query in rows]
+        self._fusion = Fusion(self._config, self._space, rows, self._streams, self._fusion)
+        self._version = self.queries.version
+        return ended
+
+    def _event(self, row: int, told: Transition, t_ns: int, reason: str = "quiet") -> Event:
+        query, context = self._fusion.rows[row].ref, self._context
+        now = context.clock.now_ns()
+        seen = self._fusion.best(row, t_ns)[1]
+        event_id, revision = self._open.get(query.id) or (
+            _ulid(query, context.agent, told.start_ns),
+            -1,
+        )
+        if told.phase == "end":
+            self._open.pop(query.id, None)
+        else:
+            self._open[query.id] = (event_id, revision + 1)
+        return Event(
+            id=event_id,
+            revision=revision + 1,
+            phase=told.phase,
+            agent=context.agent,
+            boot_id=context.boot_id,
+            query=query,
+            start_time=Time.of(told.start_ns),
+            end_time=Time.of(told.end_ns),
+            clock=context.clock_state(),
+            score=self._fusion.score(row, told.peak),
+            evidence=self._fusion.evidence(row, t_ns),
+            latency_ms=Latency(
+                capture_to_embed=_ms(seen.encoded_ns - seen.end_ns) if seen else 0.0,
+                embed_to_event=_ms(now - seen.encoded_ns) if seen else 0.0,
+                total=_ms(now - seen.end_ns) if seen else 0.0,
+            ),
+            model=context.model(),
+            drops=context.drops(),
+            reason=reason if told.phase == "end" else "",
+        )
+
+
+def _ms(duration_ns: int) -> float:
+    return round(duration_ns / 1e6, 3)
+
+
+# Crockford's base 32, as in https://github.com/ulid/spec: 48 bits of ms, 80 bits of the rest.
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def _ulid(query: QueryRef, agent: str, start_ns: int) -> str:
+    """A ULID whose random part is a hash of what the event is, so that a replay gives it again."""
+    rest = hashlib.sha256(f"{agent}/{query.id}/{query.rev}/{start_ns}".encode()).digest()[:10]
+    number = (start_ns // 1_000_000 & (1 << 48) - 1) << 80 | int.from_bytes(rest, "big")
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))

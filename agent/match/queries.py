@@ -1,0 +1,97 @@
+"""What is being asked: definitions in, unit vectors embedded once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from agent.config import GateConfig, QueryConfig
+from agent.errors import ConfigError
+from agent.types import Embedding, StreamInfo, slug
+from agent.wire import QueryRef
+
+__all__ = ["Query", "QuerySet"]
+
+Embed = Callable[[QueryConfig], Embedding]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question with its vector. rev: first 12 hex of the sha256 of its definition."""
+
+    config: QueryConfig
+    ref: QueryRef
+    gate: GateConfig
+    embedding: Embedding
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(id, rev): changes with the definition, so learned nulls are kept while it does not."""
+        return self.ref.id, self.ref.rev
+
+    def may_answer(self, stream: StreamInfo) -> bool:
+        """Whether this stream is one that the query listens to."""
+        config = self.config
+        return (config.streams is None or stream.name in config.streams) and (
+            config.senses is None or stream.modality in config.senses
+        )
+
+
+class QuerySet:
+    """The queries by id, in the order they were put. `version` rises with every change."""
+
+    def __init__(self, embed: Embed, default_gate: GateConfig) -> None:
+        """embed: a definition to its unit vector; raises ConfigError where it cannot."""
+        self._embed, self._default_gate = embed, default_gate
+        self._queries: dict[str, Query] = {}
+        self.version = 0
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def put(self, config: QueryConfig) -> Query:
+        """Add a query, or replace the one of the same id. Unchanged ones are left alone."""
+        file = config.audio or config.image
+        label = config.label or config.text or (file.stem if file else "")
+        query_id = config.id or slug(label)
+        config = msgspec.structs.replace(config, id=query_id, label=label)
+        rev = hashlib.sha256(msgspec.json.encode(config, enc_hook=str)).hexdigest()[:12]
+        old = self._queries.get(query_id)
+        if old is not None and old.ref.rev == rev:
+            return old
+        query = Query(
+            config=config,
+            ref=QueryRef(id=query_id, rev=rev, label=label),
+            gate=config.gate or self._default_gate,
+            embedding=self._embed(config),
+        )
+        self._queries[query_id] = query
+        self.version += 1
+        return query
+
+    def remove(self, query_id: str) -> Query:
+        """Raises ConfigError for an unknown id."""
+        query = self.get(query_id)
+        del self._queries[query_id]
+        self.version += 1
+        return query
+
+    def enable(self, query_id: str, enabled: bool) -> Query:
+        """Switch a query on or off. Raises ConfigError for an unknown id."""
+        config = msgspec.structs.replace(self.get(query_id).config, enabled=enabled)
+        return self.put(config)
+
+    def get(self, query_id: str) -> Query:
+        if query_id not in self._queries:
+            known = ", ".join(self._queries) or "none"
+            raise ConfigError(f"query id: got {query_id!r}, expected one of: {known}")
+        return self._queries[query_id]
+
+    def all(self) -> list[Query]:
+        return list(self._queries.values())
+
+    def enabled(self) -> list[Query]:
+        return [query for query in self._queries.values() if query.config.enabled]

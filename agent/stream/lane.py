@@ -1,0 +1,70 @@
+"""A lane: one tower and the streams it encodes, a batch at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from agent.clock import Clock, to_s
+from agent.errors import EncodeFailed
+from agent.stream.windows import Windows
+from agent.types import Embedding, Encoder, Window
+
+__all__ = ["Lane"]
+
+logger = logging.getLogger(__name__)
+
+# A wake-up is missed only if a stream goes silent; then windows fall due by the clock.
+POLL_S = 0.05
+
+
+class Lane:
+    """Takes the due windows of its streams, encodes them together, gives embeddings in order."""
+
+    def __init__(self, encoder: Encoder, clock: Clock) -> None:
+        self.encoder = encoder
+        self.windows: list[Windows] = []
+        self.failed = 0
+        self.on_latency: Callable[[str, float], None] = lambda hop, latency_s: None
+        self._clock = clock
+        self._wake = threading.Event()
+
+    def wake(self) -> None:
+        """A stream of this lane has new ticks. Any thread."""
+        self._wake.set()
+
+    def step(self, now_ns: int) -> list[Embedding]:
+        """Encode what is due at `now_ns`, ordered by (end of window, stream)."""
+        due = [window for windows in self.windows for window in windows.take(now_ns)]
+        if not due:
+            return []
+        due.sort(key=lambda w: (w.end_ns, w.stream.name))
+        started = self._clock.now_ns()
+        for window in due:
+            self.on_latency("window", to_s(started - max(window.arrival_ns, window.end_ns)))
+        embeddings = self._encode(due)
+        done = self._clock.now_ns()
+        if embeddings:
+            self.on_latency("encode", to_s(done - started) / len(embeddings))
+        return [replace(e, encoded_ns=done) for e in embeddings]
+
+    def run(self, stop: threading.Event, put: Callable[[Embedding], None]) -> None:
+        """Step whenever there is something new, until `stop`."""
+        while not stop.is_set():
+            self._wake.wait(POLL_S)
+            self._wake.clear()
+            for embedding in self.step(self._clock.now_ns()):
+                put(embedding)
+
+    def _encode(self, due: Sequence[Window]) -> list[Embedding]:
+        try:
+            return self.encoder.encode(due)
+        except EncodeFailed as exc:
+            if len(due) == 1:
+                self.failed += 1
+                logger.warning("%s: window dropped: %s", due[0].stream.name, exc)
+                return []
+        # One bad window must not cost its neighbours: find it by encoding one at a time.
+        return [e for window in due for e in self._encode([window])]

@@ -1,0 +1,206 @@
+"""One driver, kept alive: retry, back-off, watchdog, counters. Drivers own none of these."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from agent.clock import Clock, from_s, to_s
+from agent.config import DriverConfig
+from agent.errors import BadData, DeviceLost, DriverError, EndOfStream, ReadTimeout
+from agent.stream.clocksync import ClockSync
+from agent.types import Array, Driver, Sample, StreamInfo
+
+__all__ = ["Pump", "StreamState"]
+
+logger = logging.getLogger(__name__)
+
+Sink = Callable[[Sample], None]
+OnState = Callable[["StreamState"], None]
+
+
+@dataclass
+class StreamState:
+    """What is known of one stream. Written by its pump's thread only; counters are in ticks."""
+
+    info: StreamInfo
+    state: str = "offline"  # online | degraded | offline | ended
+    reason: str = "not connected yet"
+    since_ns: int = 0
+    received: int = 0
+    lost: int = 0
+    bad: int = 0
+    reconnects: int = 0
+    next_seq: int | None = None
+    newest_t_ns: int | None = None
+    arrival_ns: int | None = None
+    clock: ClockSync | None = None
+    same_since_ns: int | None = None
+    last_tick: Array | None = None
+
+
+class Pump:
+    """Moves blocks from a driver to its sinks: checks stamps and sequence, maps device clocks.
+
+    `step` is one read; `run` is steps for ever with reconnects; `watch` is called from another
+    thread about once a second, and sees a driver that hangs inside its SDK.
+    """
+
+    def __init__(
+        self, name: str, driver: Driver, config: DriverConfig, clock: Clock, on_state: OnState
+    ) -> None:
+        self.name, self.driver, self.config = name, driver, config
+        self.streams: dict[str, StreamState] = {}
+        self.sinks: list[Sink] = []
+        self.ended = False
+        self._clock, self._on_state = clock, on_state
+        self._timeouts = 0
+        self._backoff_s = config.backoff_min_s
+
+    def connect(self) -> None:
+        """Open the driver. Raises what it raises; on a reconnect also DeviceLost if it changed."""
+        self.driver.connect()
+        now = self._clock.now_ns()
+        for info in self.driver.streams:
+            known = self.streams.get(info.name)
+            if known is None:
+                self.streams[info.name] = StreamState(info, since_ns=now)
+            elif replace(known.info, rate_hz=info.rate_hz) != info:
+                self.driver.disconnect()
+                raise DeviceLost(f"{self.name}: came back as {info}, was {known.info}")
+        for state in self.streams.values():
+            state.clock = ClockSync() if state.info.clock == "device" else None
+            state.next_seq = None  # a reconnected device counts from anew
+            self._set(state, "online", "")
+        self._timeouts = 0
+        self._backoff_s = self.config.backoff_min_s
+
+    def step(self, timeout_s: float) -> int:
+        """One read; returns how many samples it gave. Raises EndOfStream and DeviceLost."""
+        try:
+            samples = self.driver.read(timeout_s)
+        except ReadTimeout as exc:
+            self._timeouts += 1
+            if self._timeouts >= self.config.timeouts:
+                raise DeviceLost(f"{self.name}: silent for {self._timeouts} reads") from exc
+            return 0
+        except BadData as exc:
+            self._count_bad(str(exc))
+            return 0
+        self._timeouts = 0
+        for sample in samples:
+            self.accept(sample)
+        return len(samples)
+
+    def accept(self, sample: Sample) -> None:
+        """Check one block and hand it to the sinks, or drop and count it."""
+        state = self.streams[sample.stream.name]
+        if state.clock is not None and sample.device_t_ns is not None:
+            state.clock.observe(int(sample.device_t_ns[-1]), sample.arrival_ns)
+            host = state.clock.to_host(sample.device_t_ns, sample.arrival_ns)
+            if state.newest_t_ns is not None:
+                host = np.maximum(host, state.newest_t_ns)  # a better estimate may step back
+            sample = replace(sample, t_ns=np.maximum.accumulate(host))
+        elif state.newest_t_ns is not None and int(sample.t_ns[0]) < state.newest_t_ns:
+            kept = int(np.searchsorted(sample.t_ns, state.newest_t_ns, side="left"))
+            state.bad += min(kept, len(sample))
+            if kept >= len(sample):
+                return
+            sample = replace(
+                sample,
+                seq=sample.seq + kept,
+                t_ns=sample.t_ns[kept:],
+                data=sample.data[kept:],
+                device_t_ns=None if sample.device_t_ns is None else sample.device_t_ns[kept:],
+                lost=0,
+            )
+        gap = sample.lost
+        if state.next_seq is not None and sample.seq != state.next_seq:
+            gap = max(gap, sample.seq - state.next_seq)
+        if gap != sample.lost:
+            sample = replace(sample, lost=gap)
+        state.lost += gap
+        state.received += len(sample)
+        state.next_seq = sample.seq + len(sample)
+        state.newest_t_ns = int(sample.t_ns[-1])
+        state.arrival_ns = sample.arrival_ns
+        if self._frozen(state, sample):
+            self._set(state, "degraded", f"frozen: the same data for {self.config.frozen_s:g} s")
+            return
+        if state.state == "degraded":
+            self._set(state, "online", "")
+        for sink in self.sinks:
+            sink(sample)
+
+    def run(self, stop: threading.Event) -> None:
+        """Read until `stop` or the end of a finite source, reconnecting with back-off."""
+        connected = bool(self.streams)
+        try:
+            while not stop.is_set():
+                try:
+                    if not connected:
+                        self.connect()
+                        connected = True
+                    self.step(self.config.read_timeout_s)
+                except EndOfStream:
+                    for state in self.streams.values():
+                        self._set(state, "ended", "the source has played to its end")
+                    return
+                except DriverError as exc:
+                    self._lost(str(exc))
+                    connected = False
+                    until = self._clock.now_ns() + from_s(self._backoff_s)
+                    self._clock.wait_until_ns(until, stop)
+                    self._backoff_s = min(2 * self._backoff_s, self.config.backoff_max_s)
+        finally:
+            self.ended = True
+            self.driver.disconnect()
+
+    def watch(self, now_ns: int) -> None:
+        """Degrade streams that have been silent for `stale_s`."""
+        if self.ended:
+            return
+        for state in self.streams.values():
+            last = max(state.arrival_ns or 0, state.since_ns)
+            silent_s = to_s(now_ns - last)
+            if state.state == "online" and silent_s > self.config.stale_s:
+                self._set(state, "degraded", f"no data for {silent_s:.1f} s")
+
+    def _lost(self, reason: str) -> None:
+        logger.warning("%s: %s; trying again in %.1f s", self.name, reason, self._backoff_s)
+        self.driver.disconnect()
+        for state in self.streams.values():
+            state.reconnects += 1
+            self._set(state, "offline", reason)
+
+    def _count_bad(self, reason: str) -> None:
+        logger.debug("%s: dropped: %s", self.name, reason)
+        for state in self.streams.values():
+            # A driver of several streams names the one in the message; else it is the only one.
+            if len(self.streams) == 1 or state.info.name in reason:
+                state.bad += 1
+                break
+
+    def _frozen(self, state: StreamState, sample: Sample) -> bool:
+        if self.config.frozen_s is None:
+            return False
+        tick = sample.data[-1]
+        if (
+            state.last_tick is not None
+            and np.array_equal(tick, state.last_tick)
+            and bool((sample.data == tick).all())
+        ):
+            if state.same_since_ns is None:
+                state.same_since_ns = int(sample.t_ns[0])
+            return int(sample.t_ns[-1]) - state.same_since_ns >= from_s(self.config.frozen_s)
+        state.last_tick, state.same_since_ns = tick, None
+        return False
+
+    def _set(self, state: StreamState, value: str, reason: str) -> None:
+        if (state.state, state.reason) != (value, reason):
+            state.state, state.reason, state.since_ns = value, reason, self._clock.now_ns()
+            self._on_state(state)
