@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,9 +59,9 @@ class QuerySet:
         label = config.label or config.text or (file.stem if file else "")
         query_id = config.id or slug(label)
         config = msgspec.structs.replace(config, id=query_id, label=label)
-        rev = hashlib.sha256(msgspec.json.encode(config, enc_hook=str)).hexdigest()[:12]
+        rev = _revision(config)
         old = self._queries.get(query_id)
-        if old is not None and old.ref.rev == rev:
+        if old is not None and old.config == config and old.ref.rev == rev:
             return old
         query = Query(
             config=config,
@@ -95,3 +96,16 @@ class QuerySet:
 
     def enabled(self) -> list[Query]:
         return [query for query in self._queries.values() if query.config.enabled]
+
+
+def _revision(config: QueryConfig) -> str:
+    """Hash of what is asked for. A file counts by its content, so it may be moved."""
+    definition = msgspec.to_builtins(config, enc_hook=lambda path: path.name)
+    del definition["enabled"]
+    file = config.audio or config.image
+    try:
+        content = file.read_bytes() if file else b""
+    except OSError as exc:
+        raise ConfigError(f"query {config.id}: {file}: {exc.strerror or exc}") from exc
+    text = json.dumps(definition, sort_keys=True).encode()
+    return hashlib.sha256(text + content).hexdigest()[:12]
