@@ -1,0 +1,143 @@
+"""What a model folder says about itself: `space.yaml` as types, and the checking of its files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import yaml
+
+from agent.errors import ConfigError, ModelMismatch, ModelMissing
+from agent.types import RuntimeOptions, Settings
+
+__all__ = [
+    "MANIFEST_NAME",
+    "FileEntry",
+    "SpaceSettings",
+    "TowerContext",
+    "TowerSettings",
+    "checked_path",
+    "convert",
+    "read_manifest",
+]
+
+MANIFEST_NAME = "space.yaml"
+VERSION = 1
+
+# A model folder is flat: a name that could leave it, or a drive letter, is refused.
+_FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]
+_Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileEntry(Settings, frozen=True, kw_only=True):
+    """One file of the folder. bytes: its size; sha256: of its content, 64 hex digits."""
+
+    path: _FileName
+    bytes: Annotated[int, msgspec.Meta(gt=0)]
+    sha256: _Sha256
+
+
+class TowerSettings(Settings, frozen=True, kw_only=True):
+    """What every kind of tower has; a kind's own `Config` adds its fields.
+
+    files: one file a precision ("fp32", "int8"). precision: the one used unless asked otherwise.
+    scale: the factor the publisher multiplies its unit vectors by (ImageBind's logit scale), for
+    readers who compare with published scores; the vectors made here are always unit vectors.
+    """
+
+    files: Annotated[dict[str, FileEntry], msgspec.Meta(min_length=1)]
+    precision: str
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.precision not in self.files:
+            raise ValueError(
+                f"precision {self.precision!r} has no file, expected one of {', '.join(self.files)}"
+            )
+
+    def chosen(self, wanted: str | None) -> str:
+        """The precision to run: `wanted` where there is a file for it, else the tower's own."""
+        return wanted if wanted in self.files else self.precision
+
+    def extra_files(self) -> list[FileEntry]:
+        """Files beside the one of the chosen precision; none unless a kind says so."""
+        return []
+
+
+class SpaceSettings(Settings, frozen=True, kw_only=True):
+    """`space.yaml`. dim: length of every vector. licence: of the weights.
+
+    towers: by modality; each entry has `kind`, which names the class that checks the rest.
+    background: an .npz of float16 (n, dim) unit vectors of ordinary input, by modality.
+    """
+
+    version: int
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]+$")]
+    dim: Annotated[int, msgspec.Meta(gt=1)]
+    licence: str
+    description: str = ""
+    towers: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1)]
+    background: FileEntry | None = None
+
+
+@dataclass(frozen=True)
+class TowerContext:
+    """What a tower is told by its space. identity: "name@hash"."""
+
+    folder: Path
+    modality: str
+    identity: str
+    dim: int
+    options: RuntimeOptions
+
+
+def convert(value: Any, kind: type[Settings], where: str) -> Any:
+    """`value` as `kind`. Raises ConfigError naming `where` and the field."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"{where}: {exc}") from exc
+
+
+def read_manifest(folder: Path) -> SpaceSettings:
+    """Read `space.yaml`. Raises ModelMissing without one, ConfigError where it is not right."""
+    path = folder / MANIFEST_NAME
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise ModelMissing(
+            f"{path}: no such file, expected a model folder with {MANIFEST_NAME}"
+        ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: cannot be read ({exc}), expected a YAML file") from exc
+    except yaml.YAMLError as exc:
+        reason = " ".join(str(exc).split())
+        raise ConfigError(f"{path}: not YAML ({reason})") from exc
+    # The version is looked at first: another version's fields would only confuse the message.
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != VERSION:
+        raise ConfigError(f"{path}: version is {version!r}, expected {VERSION}")
+    settings: SpaceSettings = convert(content, SpaceSettings, str(path))
+    return settings
+
+
+def checked_path(folder: Path, entry: FileEntry) -> Path:
+    """The path of `entry`, its content checked. Raises ModelMissing or ModelMismatch."""
+    path = folder / entry.path
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as exc:
+        raise ModelMissing(f"{path}: cannot be read ({exc.strerror}), named in space.yaml") from exc
+    actual = digest.hexdigest()
+    if actual != entry.sha256:
+        raise ModelMismatch(
+            f"{path}: sha256 is {actual[:12]} ({path.stat().st_size} bytes), "
+            f"expected {entry.sha256[:12]} ({entry.bytes} bytes)"
+        )
+    return path

@@ -1,0 +1,75 @@
+"""What a preprocessing is, and what several of them share.
+
+A preprocessing is a Settings struct (its parameters, from `space.yaml`) that is called with a
+Window. Constants in its module are part of what its name means: a changed constant is a new name,
+or a space's hash would no longer tell two sets of vectors apart.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.clock import NS_PER_S, to_s
+from agent.errors import EncodeFailed
+from agent.types import Window
+
+__all__ = ["Float32Array", "Preprocess", "bad_ticks", "span_s", "tick_rate_hz", "window_starts"]
+
+Float32Array = NDArray[np.float32]
+
+# A stretch longer than this is a broken stamp, and a regular grid over it would fill memory.
+MAX_SPAN_S = 86_400.0
+
+
+class Preprocess(Protocol):
+    """Window to views: the tensors that a tower's network takes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one view."""
+
+    def __call__(self, window: Window) -> Float32Array:
+        """(k, *shape), k >= 1, finite, newly made. Raises EncodeFailed for data it cannot use."""
+
+
+def bad_ticks(window: Window, expected: str) -> EncodeFailed:
+    """The error for a window of the wrong dtype or shape: what it is, and what was expected."""
+    data = window.data
+    return EncodeFailed(
+        f"stream {window.stream.name}: {window.stream.modality} window is "
+        f"{data.dtype}{list(data.shape)}, expected {expected}"
+    )
+
+
+def tick_rate_hz(window: Window) -> float:
+    """The stream's nominal rate, or where it has none that of the median step of its stamps.
+
+    Raises EncodeFailed where neither says anything.
+    """
+    if window.stream.rate_hz is not None:
+        return window.stream.rate_hz
+    step_ns = float(np.median(np.diff(window.t_ns))) if len(window.t_ns) > 1 else 0.0
+    if step_ns <= 0:
+        raise EncodeFailed(
+            f"stream {window.stream.name}: no rate_hz and {len(window.t_ns)} stamps, "
+            "expected a rate or stamps that tell it"
+        )
+    return NS_PER_S / step_ns
+
+
+def span_s(window: Window, rate_hz: float) -> float:
+    """Seconds from the first tick to the end of the last. Raises EncodeFailed over a day."""
+    span = to_s(int(window.t_ns[-1] - window.t_ns[0])) + 1 / rate_hz
+    if span > MAX_SPAN_S:
+        raise EncodeFailed(
+            f"stream {window.stream.name}: stamps span {span:.0f} s, expected at most a day"
+        )
+    return span
+
+
+def window_starts(ticks: int, length: int, hop: int) -> range:
+    """First ticks of the whole windows of `length` in `ticks` >= `length`; a tail is left out."""
+    return range(0, ticks - length + 1, hop)

@@ -1,0 +1,83 @@
+"""Square crops of a frame, resized: shared by the senses that are pictures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from agent.types import Settings
+
+__all__ = ["PictureSettings", "crop_offsets", "square_crops"]
+
+# Below the first, one centre square shows nearly all of a frame; between it and the second, two
+# squares overlap so little of the middle that a third is put there.
+SINGLE_CROP_ASPECT = 1.2
+CENTRE_CROP_ASPECT = 1.7
+
+
+class PictureSettings(Settings, frozen=True, kw_only=True):
+    """size: pixels a side of a view. mean, std: a channel, of values in 0..1.
+
+    reducing_gap: PIL's: a box filter first shrinks a frame to this many times `size`, which is
+    several times faster and not quite the same picture; None resizes in one step.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    reducing_gap: float | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.mean), self.size, self.size)
+
+    def views(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 (n, height, width) or (n, height, width, 3) to float32 (k, channels, size, size):
+        the crops of each frame in turn, (value / 255 - mean) / std.
+        """
+        crops = np.concatenate(
+            [square_crops(frame, self.size, self.reducing_gap) for frame in frames]
+        )
+        pixels = crops.reshape(len(crops), self.size, self.size, -1).astype(np.float32)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        return np.ascontiguousarray(((pixels / 255 - mean) / std).transpose(0, 3, 1, 2))
+
+
+def crop_offsets(width: int, height: int) -> list[int]:
+    """Where the squares start along the long side, in pixels; each is as wide as the short side.
+
+    The centre alone for an aspect under 1.2; else ceil(aspect) evenly spread from end to end, and
+    the centre as a third where that is two and the aspect is under 1.7.
+    """
+    short, long = sorted((width, height))
+    aspect = long / short
+    centre = (long - short) // 2
+    if aspect < SINGLE_CROP_ASPECT:
+        return [centre]
+    count = math.ceil(aspect)
+    offsets = [(long - short) * i // (count - 1) for i in range(count)]
+    if count == 2 and aspect < CENTRE_CROP_ASPECT:
+        offsets.append(centre)
+    return offsets
+
+
+def square_crops(
+    frame: NDArray[np.uint8], size: int, reducing_gap: float | None
+) -> NDArray[np.uint8]:
+    """uint8 (height, width[, 3]) to (k, size, size[, 3]), Lanczos."""
+    height, width = frame.shape[:2]
+    short = min(width, height)
+    crops: list[NDArray[Any]] = []
+    for offset in crop_offsets(width, height):
+        square = (
+            frame[:, offset : offset + short] if width > height else frame[offset : offset + short]
+        )
+        resized = Image.fromarray(np.ascontiguousarray(square)).resize(
+            (size, size), Image.Resampling.LANCZOS, reducing_gap=reducing_gap
+        )
+        crops.append(np.asarray(resized))
+    return np.stack(crops)

@@ -1,0 +1,67 @@
+"""Accelerometer and gyroscope to scaled windows on a regular grid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agent.clock import NS_PER_S
+from agent.types import Array, Settings, Window
+from encoders.preprocess.base import (
+    Float32Array,
+    bad_ticks,
+    span_s,
+    tick_rate_hz,
+    window_starts,
+)
+
+__all__ = ["PLUGIN", "ImuPreprocess"]
+
+CHANNELS = 6
+
+
+class ImuPreprocess(Settings, frozen=True, kw_only=True):
+    """(n, 6) ax ay az in m/s^2, gx gy gz in rad/s, at any rate, to float32 (k, 6, length).
+
+    acceleration_scale, rotation_scale: what each is divided by. A stream faster than rate_hz is
+    first smoothed by a box of as many ticks as fall on one of the grid (no anti-alias filter
+    beyond that); then the stamps, gaps and all, are interpolated linearly to rate_hz. Views are
+    windows of `length` ticks every `hop`, the last value repeated where there are fewer.
+    """
+
+    rate_hz: float
+    length: int
+    hop: int
+    acceleration_scale: float
+    rotation_scale: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (CHANNELS, self.length)
+
+    def __call__(self, window: Window) -> Float32Array:
+        data, t_ns = window.data, window.t_ns
+        if data.ndim != 2 or data.shape[1] != CHANNELS or not len(data) or data.dtype.kind != "f":
+            raise bad_ticks(window, "float32[n, 6]: ax ay az in m/s^2, gx gy gz in rad/s")
+        rate_hz = tick_rate_hz(window) if len(data) > 1 else self.rate_hz
+        ticks = max(1, round(span_s(window, rate_hz) * self.rate_hz))
+        scale = np.repeat([self.acceleration_scale, self.rotation_scale], CHANNELS // 2)
+        smooth = _box(data.astype(np.float64) / scale, max(1, round(rate_hz / self.rate_hz)))
+        grid_s = np.arange(ticks) / self.rate_hz
+        stamps_s = (t_ns - t_ns[0]) / NS_PER_S
+        grid = np.stack([np.interp(grid_s, stamps_s, channel) for channel in smooth.T])
+        grid = np.pad(grid, ((0, 0), (0, max(0, self.length - ticks))), mode="edge")
+        starts = window_starts(grid.shape[1], self.length, self.hop)
+        views = np.stack([grid[:, start : start + self.length] for start in starts])
+        return views.astype(np.float32)
+
+
+def _box(values: Array, width: int) -> Array:
+    """Running mean of `width` rows of (n, channels); the ends are held."""
+    if width == 1:
+        return values
+    held = np.pad(values, ((width // 2, width - 1 - width // 2), (0, 0)), mode="edge")
+    kernel = np.full(width, 1 / width)
+    return np.stack([np.convolve(channel, kernel, "valid") for channel in held.T], axis=1)
+
+
+PLUGIN = ImuPreprocess

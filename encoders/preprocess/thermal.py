@@ -1,0 +1,38 @@
+"""Infrared frames to normalised square views, whatever their unit."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.types import Array, Window
+from encoders.preprocess.base import Float32Array, bad_ticks
+from encoders.preprocess.crops import PictureSettings
+
+__all__ = ["PLUGIN", "ThermalPreprocess"]
+
+
+class ThermalPreprocess(PictureSettings, frozen=True, kw_only=True):
+    """Counts, Celsius or 8-bit (n, height, width) to float32 (k, 1, size, size).
+
+    percentiles: of a frame's values, in 0..100; what lies between is stretched over 0..255, so
+    gain, offset and unit of the camera do not matter. A flat frame gives black.
+    """
+
+    percentiles: tuple[float, float]
+
+    def __call__(self, window: Window) -> Float32Array:
+        frames = window.data
+        if frames.ndim != 3 or not frames.size or frames.dtype.kind not in "uif":
+            raise bad_ticks(window, "numbers [n, height, width]")
+        return self.views(np.stack([self._stretch(frame) for frame in frames]))
+
+    def _stretch(self, frame: Array) -> NDArray[np.uint8]:
+        values = frame.astype(np.float32)
+        low, high = np.percentile(values, self.percentiles)
+        stretched = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+        grey: NDArray[np.uint8] = (stretched * 255).astype(np.uint8)
+        return grey
+
+
+PLUGIN = ThermalPreprocess
