@@ -61,6 +61,7 @@ class McapFile:
             if self._file.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
                 raise DeviceNotFound(f"log {self.path}: not an MCAP file")
             self._size = self._file.seek(0, io.SEEK_END)
+            self._file.seek(0)
             self._open()
         except BaseException:
             self._file.close()
