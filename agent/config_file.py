@@ -22,7 +22,7 @@ from agent.config import Config, ConfigFile, DriverConfig, DriverEntry, TowerCon
 from agent.errors import ConfigError
 from agent.types import check_name
 
-__all__ = ["build_config", "config_schema", "load_config"]
+__all__ = ["build_config", "config_schema", "convert_section", "load_config"]
 
 T = TypeVar("T")
 Place = tuple[str | int, ...]
@@ -93,6 +93,11 @@ def build_config(
     _check_queries(file, source)
     digest = hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()[:12]
     return Config(file=file, drivers=drivers, digest=digest)
+
+
+def convert_section(raw: Any, kind: type[T], name: str) -> T:
+    """Check one part of a config that came over the control channel. Raises ConfigError."""
+    return _convert(raw, kind, (), _Source(name, Path.cwd()))
 
 
 def config_schema() -> dict[str, Any]:

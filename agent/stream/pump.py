@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ __all__ = ["Pump", "StreamState"]
 
 logger = logging.getLogger(__name__)
 
+State = Literal["online", "degraded", "offline", "ended"]
 Sink = Callable[[Sample], None]
 OnState = Callable[["StreamState"], None]
 
@@ -28,7 +30,7 @@ class StreamState:
     """What is known of one stream. Written by its pump's thread only; counters are in ticks."""
 
     info: StreamInfo
-    state: str = "offline"  # online | degraded | offline | ended
+    state: State = "offline"
     reason: str = "not connected yet"
     since_ns: int = 0
     received: int = 0
@@ -57,6 +59,7 @@ class Pump:
         self.streams: dict[str, StreamState] = {}
         self.sinks: list[Sink] = []
         self.ended = False
+        self.on_connected: Callable[[Pump], None] = lambda pump: None
         self._clock, self._on_state = clock, on_state
         self._timeouts = 0
         self._backoff_s = config.backoff_min_s
@@ -78,6 +81,7 @@ class Pump:
             self._set(state, "online", "")
         self._timeouts = 0
         self._backoff_s = self.config.backoff_min_s
+        self.on_connected(self)
 
     def step(self, timeout_s: float) -> int:
         """One read; returns how many samples it gave. Raises EndOfStream and DeviceLost."""
@@ -200,7 +204,7 @@ class Pump:
         state.last_tick, state.same_since_ns = tick, None
         return False
 
-    def _set(self, state: StreamState, value: str, reason: str) -> None:
+    def _set(self, state: StreamState, value: State, reason: str) -> None:
         if (state.state, state.reason) != (value, reason):
             state.state, state.reason, state.since_ns = value, reason, self._clock.now_ns()
             self._on_state(state)

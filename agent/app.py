@@ -1,0 +1,320 @@
+"""The live agent: threads around a Core, a bus and a recording, and the main loop."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.clock import NS_PER_S, Clock, from_s, to_s
+from agent.config import Config
+from agent.control import CHANGING, OPS, Operations
+from agent.core import TICK_NS, Core
+from agent.errors import DriverError, RecordError
+from agent.health import Latencies
+from agent.publish.bus import Bus
+from agent.publish.events import topic
+from agent.recording import Recording
+from agent.status import Reporter
+from agent.stream.lane import Lane
+from agent.stream.pump import Pump, StreamState
+from agent.supervise import ThreadGroup
+from agent.types import Embedding, Sample
+from agent.wire import (
+    Event,
+    Health,
+    Reply,
+    Request,
+    RequestError,
+    SensorStatus,
+    Time,
+    WireStruct,
+)
+
+__all__ = ["Agent"]
+
+logger = logging.getLogger(__name__)
+
+# Embeddings and requests that wait for the main thread: minutes of six senses, so that a full
+# queue is a fault. The newest is dropped and counted: older ones carry events that are running.
+QUEUE_LIMIT = 1024
+
+
+class Agent:
+    """`open` checks and connects everything, `run` works until stopped, `close` releases it.
+
+    on_event: called in the main thread for each event, as it is published.
+    """
+
+    def __init__(
+        self, config: Config, clock: Clock, on_event: Callable[[Event], None] = lambda event: None
+    ) -> None:
+        self.config, self.clock = config, clock
+        self.stop = threading.Event()
+        # Names this run of the agent: its start in ns of UTC, in hex.
+        self.core = Core(config, clock, f"{clock.now_ns():x}", self._on_state)
+        self.recorded: dict[str, Any] | None = None
+        self._on_event = on_event
+        self._latencies = Latencies()
+        self._reporter = Reporter(self.core, self._latencies)
+        self._health: Health | None = None
+        self._work: queue.Queue[Callable[[], None]] = queue.Queue(QUEUE_LIMIT)
+        self._dropped: Counter[str] = Counter()  # by lane; each written by its lane only
+        self._bus: Bus | None = None
+        self._recording: Recording | None = None
+        self._outer = ThreadGroup()
+        self._inner = ThreadGroup()
+        self.core.on_latency = self._latencies.add
+        self.core.queue_drops = self._queue_drops
+        self._operations = Operations(
+            self.core, self.status, self.start_recording, self.stop_recording
+        )
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """Addresses of the open sockets."""
+        return self._bus.endpoints if self._bus else {}
+
+    def open(self) -> None:
+        """Queries, sockets, then drivers: all or nothing. Raises AgentError."""
+        file = self.config.file
+        try:
+            self.core.open()
+            if file.bus.enabled:
+                bus = Bus(file.bus, self.clock, OPS, self._on_request, self._on_sent)
+                bus.open()
+                self._bus = bus
+            for pump in self.core.pumps:
+                try:
+                    pump.connect()
+                except DriverError as exc:
+                    if pump.config.required:
+                        raise
+                    logger.warning("%s: %s; it is not required, trying again", pump.name, exc)
+                    continue
+                self.core.attach(pump)
+            if all(pump.streams for pump in self.core.pumps):
+                self.core.check_streams()
+            if file.record.path is not None:
+                self._recording = self._new_recording(file.record.path)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, duration_s: float | None = None) -> None:
+        """Until `stop` is set, `duration_s` is over, or every finite source has ended."""
+        until_ns = None if duration_s is None else self.clock.now_ns() + from_s(duration_s)
+        try:
+            with self._outer:
+                if self._bus is not None:
+                    self._outer.start("bus", self._bus.run)
+                if self._recording is not None:
+                    self._recording.start(self._outer)
+                try:
+                    with self._inner:
+                        for lane in self.core.lanes.values():
+                            self._start_lane(lane)
+                        for pump in self.core.pumps:
+                            pump.on_connected = self._on_connected
+                            self._inner.start(f"driver {pump.name}", pump.run)
+                        self._loop(until_ns)
+                    self._finish()
+                finally:
+                    if self._recording is not None:
+                        self._recording.stop()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Disconnect, unbind, release. Idempotent."""
+        self.core.close()
+        if self._bus is not None:
+            self._bus.close()
+        if self._recording is not None:
+            self.recorded = self._recording.finish()
+            self._recording = None
+
+    def status(self) -> dict[str, Any]:
+        """What control's `status` answers: the newest health, and what is running where."""
+        return {
+            "health": msgspec.to_builtins(self._health),
+            "endpoints": self.endpoints,
+            "version": version("sensebind"),
+            "config": self.config.digest,
+            "space": {"identity": self.core.space.identity, "licence": self.core.space.licence},
+        }
+
+    def start_recording(self, path: Path) -> dict[str, Any]:
+        """Begin a log at `path`. Raises RecordError where one runs or the file cannot be made."""
+        if self._recording is not None:
+            raise RecordError(f"record.start: {self._recording.path} is already being recorded")
+        self._recording = self._new_recording(path)
+        self._recording.start(self._outer)
+        return {"path": str(path)}
+
+    def stop_recording(self) -> dict[str, Any]:
+        """Finish the log and give its ledger. Raises RecordError where none runs."""
+        recording, self._recording = self._recording, None
+        if recording is None:
+            raise RecordError("record.stop: nothing is being recorded")
+        self.recorded = recording.finish()
+        return self.recorded
+
+    # The main thread: embeddings and requests in, events out.
+
+    def _loop(self, until_ns: int | None) -> None:
+        next_tick_ns = next_health_ns = next_scores_ns = self.clock.now_ns()
+        score_hz = self.config.file.bus.score_hz
+        while not (self.stop.is_set() or self._inner.failed or self._outer.failed):
+            now = self.clock.now_ns()
+            if until_ns is not None and now >= until_ns:
+                return
+            if all(pump.ended for pump in self.core.pumps) and self._work.empty():
+                return
+            if now >= next_tick_ns:
+                next_tick_ns = now + TICK_NS
+                self._publish(self.core.matcher.tick(now))
+            if score_hz and now >= next_scores_ns:
+                next_scores_ns = now + round(NS_PER_S / score_hz)
+                for message in self.core.matcher.scores(now):
+                    self._send(message, "score", message.query.id)
+            if now >= next_health_ns:
+                next_health_ns = now + NS_PER_S
+                for pump in self.core.pumps:
+                    pump.watch(now)
+                self._send_health()
+            try:
+                work = self._work.get(timeout=to_s(TICK_NS) / 2)
+            except queue.Empty:
+                continue
+            work()
+
+    def _finish(self) -> None:
+        """Sources and lanes have stopped: what they left is matched, and open events end."""
+        while not self._work.empty():
+            self._work.get()()
+        for lane in self.core.lanes.values():
+            for embedding in lane.step(self.clock.now_ns()):
+                self._publish(self.core.observe(embedding))
+        self._publish(self.core.matcher.close())
+        self._send_health()
+
+    def _publish(self, events: list[Event]) -> None:
+        for event in events:
+            self._send(event, "event", event.query.id)
+            self._on_event(event)
+
+    def _send_health(self) -> None:
+        recording = str(self._recording.path) if self._recording else None
+        self._health = self._reporter.report(recording)
+        self._send(self._health, "health")
+
+    def _send(self, message: WireStruct, *levels: str) -> None:
+        """Any thread."""
+        if self._bus is not None:
+            self._bus.send(topic(self.config.file.agent, *levels), message)
+        else:
+            self._on_sent(message, self.clock.now_ns())
+
+    def _new_recording(self, path: Path) -> Recording:
+        about = {
+            "boot_id": self.core.boot_id,
+            "config": self.config.digest,
+            "space": self.core.space.identity,
+        }
+        file = self.config.file
+        recording = Recording(path, file.record, self.clock, file.agent, about)
+        for pump in self.core.pumps:
+            self._tee(pump, recording)
+        return recording
+
+    # Other threads.
+
+    def _start_lane(self, lane: Lane) -> None:
+        name = f"lane {lane.encoder.modality}"
+
+        def put(embedding: Embedding) -> None:
+            try:
+                self._work.put_nowait(lambda: self._publish(self.core.observe(embedding)))
+            except queue.Full:
+                self._dropped[name] += 1
+
+        self._inner.start(name, lambda stop: lane.run(stop, put))
+
+    def _on_request(self, request: Request, reply: Callable[[Reply], None]) -> None:
+        """The bus thread: the main thread is to carry it out."""
+
+        def carry_out() -> None:
+            answer = self._operations.handle(request)
+            if answer.ok and request.op in CHANGING and self._recording is not None:
+                self._recording.note("/control", request)
+            reply(answer)
+
+        try:
+            self._work.put_nowait(carry_out)
+        except queue.Full:
+            error = RequestError(code="busy", message="the agent is behind; ask again")
+            reply(Reply(id=request.id, ok=False, error=error))
+
+    def _on_connected(self, pump: Pump) -> None:
+        """A driver's thread, at each reconnect: the main thread gives new streams their lanes."""
+        done = threading.Event()
+
+        def attach() -> None:
+            known = set(self.core.lanes)
+            self.core.attach(pump)
+            for modality in self.core.lanes.keys() - known:
+                self._start_lane(self.core.lanes[modality])
+            if self._recording is not None:
+                self._tee(pump, self._recording)
+            done.set()
+
+        self._work.put(attach)
+        while not (done.wait(0.1) or self._inner.stop.is_set()):
+            pass
+
+    def _on_state(self, state: StreamState) -> None:
+        status = SensorStatus(
+            agent=self.config.file.agent,
+            boot_id=self.core.boot_id,
+            stream=state.info.name,
+            modality=state.info.modality,
+            state=state.state,
+            reason=state.reason,
+            since=Time.of(state.since_ns),
+        )
+        self._send(status, "sensor", state.info.name)
+
+    def _tee(self, pump: Pump, recording: Recording) -> None:
+        for state in pump.streams.values():
+            recording.add_stream(state.info)
+        if self._record not in pump.sinks:
+            pump.sinks.append(self._record)
+
+    def _record(self, sample: Sample) -> None:
+        recording = self._recording
+        if recording is not None:
+            recording.put(sample)
+
+    def _on_sent(self, message: WireStruct, sent_ns: int) -> None:
+        """The bus thread, with the message as it was sent."""
+        recording = self._recording
+        if isinstance(message, Event):
+            if message.phase == "start":
+                # latency_ms.total is from the end of the evidence to the making of the event.
+                made_ns = message.end_time.ns + round(message.latency_ms.total * 1e6)
+                self._latencies.add("publish", to_s(sent_ns - made_ns))
+            if recording is not None:
+                recording.note("/events_full", message)
+        elif isinstance(message, Health) and recording is not None:
+            recording.note("/health", message)
+
+    def _queue_drops(self) -> dict[str, int]:
+        return dict(self._dropped) | (self._bus.drops if self._bus else {})

@@ -1,0 +1,218 @@
+"""The parts of an agent wired together, with no thread and no socket: live and replay share it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from agent import plugins
+from agent.clock import NS_PER_S, Clock, to_s
+from agent.config import Config, QueryConfig
+from agent.errors import ConfigError, EncodeFailed
+from agent.match.matcher import EventContext, Matcher
+from agent.match.queries import QuerySet
+from agent.stream.lane import Lane
+from agent.stream.pump import Pump, StreamState
+from agent.stream.ring import Ring
+from agent.stream.windows import Windows
+from agent.types import Embedding, Sample, WindowSpec
+from agent.wire import ClockState, Event, Model
+
+__all__ = ["TICK_NS", "Core"]
+
+logger = logging.getLogger(__name__)
+
+TICK_NS = NS_PER_S // 10  # how often stale evidence is looked for
+
+
+class Core:
+    """Space, queries, pumps, rings, lanes and matcher of one config.
+
+    `open` embeds the queries, so a bad query or model is said before any device opens; `connect`
+    opens the drivers and gives each stream that the space can encode its ring and lane.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        boot_id: str,
+        on_state: Callable[[StreamState], None] = lambda state: None,
+        live: bool = True,
+    ) -> None:
+        """live: windows that fall behind are skipped; in a replay none is."""
+        self.config, self.clock, self.boot_id = config, clock, boot_id
+        self.on_latency: Callable[[str, float], None] = lambda hop, latency_s: None
+        self.queue_drops: Callable[[], dict[str, int]] = dict
+        self._live = live
+        self._uncertainty_ns = getattr(clock, "anchor_uncertainty_ns", 0)
+        file = config.file
+        self.space = plugins.open_space(file.space.path, file.space.options())
+        for name in file.space.towers:
+            if name not in self.space.modalities:
+                raise ConfigError(
+                    f"space.towers.{name}: {self.space.name} has no such tower, expected one of "
+                    f"{', '.join(self.space.modalities)}"
+                )
+        self.pumps = [
+            Pump(d.name, d.plugin(d.name, d.settings, clock), d.config, clock, on_state)
+            for d in config.drivers
+        ]
+        self.lanes: dict[str, Lane] = {}
+        self.windows: dict[str, Windows] = {}
+        self._rings: dict[str, Ring] = {}
+        self._lane_of: dict[str, Lane] = {}
+        self.queries = QuerySet(self._embed, file.match.gate)
+        self.matcher = Matcher(
+            file.match,
+            self.queries,
+            self.space,
+            EventContext(
+                agent=file.agent,
+                boot_id=boot_id,
+                clock=clock,
+                clock_state=self.clock_state,
+                model=self.model,
+                drops=self.drops,
+            ),
+        )
+
+    def open(self) -> None:
+        """Load what the queries need and embed them. Raises ConfigError and EncoderError."""
+        for number, query in enumerate(self.config.file.queries):
+            try:
+                self.queries.put(query)
+            except ConfigError as exc:
+                raise ConfigError(f"queries[{number}]: {exc}") from exc
+
+    def load_all(self) -> None:
+        """Load every tower, whether or not a stream needs it: `--check`."""
+        self.space.text_encoder().load()
+        for modality in self.space.modalities:
+            self.space.encoder(modality).load()
+
+    def attach(self, pump: Pump) -> None:
+        """Give the streams of a connected pump their rings and lanes."""
+        for state in pump.streams.values():
+            info = state.info
+            others = [p.name for p in self.pumps if p is not pump and info.name in p.streams]
+            if others:
+                raise ConfigError(
+                    f"drivers.{pump.name}: stream {info.name!r} is also given by {others[0]}; "
+                    "rename one"
+                )
+            tower = self.config.file.space.towers.get(info.modality)
+            if info.modality not in self.space.modalities or (tower and not tower.enabled):
+                continue
+            if info.name in self._rings:
+                continue
+            lane = self.lanes.get(info.modality)
+            if lane is None:
+                encoder = self.space.encoder(info.modality)
+                encoder.load()
+                lane = self.lanes[info.modality] = Lane(encoder, self.clock)
+                lane.on_latency = lambda hop, latency_s: self.on_latency(hop, latency_s)
+            wanted = lane.encoder.window
+            spec = WindowSpec(
+                wanted.length_s, (tower and tower.hop_s) or wanted.hop_s, wanted.ticks
+            )
+            space = self.config.file.space
+            slack_s = space.lateness_s + pump.config.buffer_s
+            ring = Ring(info, Windows.capacity(spec, info.rate_hz, slack_s))
+            windows = Windows(
+                ring,
+                spec,
+                space.lateness_s,
+                space.min_coverage,
+                space.max_backlog if self._live else None,
+            )
+            lane.windows.append(windows)
+            self.windows[info.name] = windows
+            self._lane_of[info.name] = lane
+            self._rings[info.name] = ring
+            self.matcher.add_stream(info, windows.hop_ns)
+        if self.push not in pump.sinks:
+            pump.sinks.append(self.push)
+
+    def push(self, sample: Sample) -> None:
+        """Hop 2: a checked block into its ring."""
+        self.on_latency("capture", to_s(sample.arrival_ns - int(sample.t_ns[-1])))
+        name = sample.stream.name
+        ring = self._rings.get(name)
+        if ring is not None:
+            ring.push(sample)
+            self._lane_of[name].wake()
+
+    def check_streams(self) -> None:
+        """Raises ConfigError where streams are there and no tower can take any of them."""
+        infos = [state.info for state in self.states()]
+        if infos and not self.lanes:
+            told = ", ".join(f"{i.topic or i.name} ({i.modality})" for i in infos[:8])
+            raise ConfigError(
+                f"none of the streams is a sense that space {self.space.name} encodes "
+                f"({', '.join(self.space.modalities)}): {told}"
+            )
+
+    def states(self) -> list[StreamState]:
+        return [state for pump in self.pumps for state in pump.streams.values()]
+
+    def observe(self, embedding: Embedding) -> list[Event]:
+        """Hops 5 and 6 for one embedding."""
+        events = self.matcher.observe(embedding)
+        self.on_latency("match", to_s(self.clock.now_ns() - embedding.encoded_ns))
+        return events
+
+    def model(self) -> Model:
+        space = self.space
+        return Model(space=space.identity, precision=space.precision, provider=space.provider)
+
+    def clock_state(self) -> ClockState:
+        return ClockState(
+            domain="log" if self.clock.replay else "utc_anchored_monotonic",
+            offset_ns=self.clock.utc_offset_ns(),
+            uncertainty_ns=self._uncertainty_ns,
+            replay=self.clock.replay,
+        )
+
+    def drops(self) -> dict[str, int]:
+        """What has been lost since start: ticks by stream, and items by queue; zeros left out."""
+        out = {state.info.name: state.lost + state.bad for state in self.states()}
+        for name, windows in self.windows.items():
+            out[f"{name}.windows"] = windows.counts.skipped + windows.counts.overruns
+        out |= {f"{name}.encode": lane.failed for name, lane in self.lanes.items()}
+        return {name: count for name, count in (out | self.queue_drops()).items() if count}
+
+    def windows_taken(self) -> int:
+        return sum(windows.counts.taken for windows in self.windows.values())
+
+    def close(self) -> None:
+        """Disconnect every driver and release the models. Idempotent."""
+        for pump in self.pumps:
+            pump.driver.disconnect()
+        self.space.close()
+
+    def _embed(self, query: QueryConfig) -> Embedding:
+        known = {state.info.name for state in self.states()}
+        unknown = sorted(set(query.streams or ()) - known) if known else []
+        if unknown:
+            raise ConfigError(f"streams: got {unknown[0]!r}, expected {_among(sorted(known))}")
+        senses = sorted(set(query.senses or ()) - set(self.space.modalities))
+        if senses:
+            raise ConfigError(
+                f"senses: got {senses[0]!r}, expected {_among(self.space.modalities)}"
+            )
+        if query.text is not None:
+            encoder = self.space.text_encoder()
+            encoder.load()
+            try:
+                return encoder.encode([query.text])[0]
+            except EncodeFailed as exc:
+                raise ConfigError(f"text: {exc}") from exc
+        modality = "audio" if query.audio is not None else "image"
+        file = query.audio or query.image
+        self.space.encoder(modality).load()
+        return self.space.embed_file(str(file), modality)
+
+
+def _among(names: Sequence[str]) -> str:
+    return f"one of {', '.join(names)}"

@@ -1,0 +1,195 @@
+"""A recorded log through the same hops as a live stream, in one thread, on the log's own time.
+
+The same log, config and queries give the same events, byte for byte but for latency and
+wall-clock fields: samples are taken in the order (arrival, stream, seq), time moves only with
+them, and windows, scores and gates depend on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from agent import plugins
+from agent.clock import Clock, ManualClock, SystemClock, from_s, to_s
+from agent.config import Config, DriverConfig, DriverEntry
+from agent.control import CHANGING, Operations
+from agent.core import TICK_NS, Core
+from agent.errors import BadData, ConfigError, DeviceNotFound, EndOfStream, ReadTimeout
+from agent.publish.events import Sequencer, topic
+from agent.record.reader import LogReader
+from agent.types import Driver, Sample
+from agent.wire import Event, Request
+
+__all__ = ["Progress", "ReplayOptions", "replay"]
+
+Progress = Callable[[float, float], None]
+
+
+class LogDriver(Driver, Protocol):
+    """What the driver `log` tells beside its samples."""
+
+    @property
+    def complete(self) -> bool: ...
+
+    @property
+    def duration_s(self) -> float: ...
+
+    def ledger(self) -> dict[str, dict[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """speed: times real time, None for as fast as it goes. from_s, to_s: seconds into the log."""
+
+    speed: float | None = None
+    from_s: float | None = None
+    to_s: float | None = None
+
+
+def replay(
+    config: Config,
+    log: Path,
+    options: ReplayOptions,
+    on_event: Callable[[Event], None],
+    progress: Progress = lambda done_s, total_s: None,
+) -> dict[str, Any]:
+    """Play `log` under `config` (whose own drivers are not opened) and give the summary.
+
+    on_event: each event, numbered as on the bus. progress: seconds of the log played, and in
+    all. Raises ConfigError where queries are asked of a log with no stream that can answer.
+    """
+    clock = ManualClock()
+    core = Core(_with_log(config, log, options), clock, f"replay{config.digest}", live=False)
+    player = _Player(core, clock, on_event)
+    pump = core.pumps[0]
+    driver: LogDriver = pump.driver  # type: ignore[assignment]  # kind `log`, by _with_log
+    try:
+        core.open()
+        pump.connect()
+        core.attach(pump)
+        if core.queries:
+            core.check_streams()
+        controls = _controls(log)
+        pace = _pace(options.speed, SystemClock())
+        first_ns: int | None = None
+        for sample in _samples(driver):
+            if first_ns is None:
+                first_ns = sample.arrival_ns
+                player.begin(first_ns)
+            pace(sample.arrival_ns - first_ns)
+            player.feed(sample, controls)
+            progress(to_s(sample.arrival_ns - first_ns), driver.duration_s)
+        player.finish()
+        return {
+            "log": str(log),
+            "complete": driver.complete,
+            "duration_s": driver.duration_s,
+            "streams": driver.ledger(),
+            "windows": core.windows_taken(),
+            "events": player.events,
+        }
+    finally:
+        core.close()
+
+
+class _Player:
+    """Drives a Core by hand: what app.py's threads do, one sample at a time."""
+
+    def __init__(self, core: Core, clock: ManualClock, on_event: Callable[[Event], None]) -> None:
+        self._core, self._clock, self._on_event = core, clock, on_event
+        self._sequencer = Sequencer()
+        self._next_tick_ns = 0
+        self.events = 0
+        self._operations = Operations(core, dict, lambda path: {}, dict)
+
+    def begin(self, first_ns: int) -> None:
+        """The time of the log's first sample."""
+        self._clock.advance_to_ns(first_ns)
+        self._next_tick_ns = first_ns + TICK_NS
+
+    def feed(self, sample: Sample, controls: list[tuple[int, Request]]) -> None:
+        """Time moves to the sample's arrival; then the sample goes its way."""
+        while controls and controls[0][0] <= sample.arrival_ns:
+            t_ns, request = controls.pop(0)
+            self._until(t_ns)
+            if request.op in CHANGING:
+                self._operations.handle(request)
+        self._until(sample.arrival_ns)
+        self._core.pumps[0].accept(sample)
+        self._encode()
+
+    def finish(self) -> None:
+        """The log is over: windows that wait for late ticks fall due, open events end."""
+        now = self._clock.now_ns()
+        self._until(now + from_s(self._core.config.file.space.lateness_s))
+        self._encode()
+        self._publish(self._core.matcher.close())
+
+    def _until(self, t_ns: int) -> None:
+        while self._next_tick_ns <= t_ns:
+            self._clock.advance_to_ns(self._next_tick_ns)
+            self._encode()
+            self._publish(self._core.matcher.tick(self._next_tick_ns))
+            self._next_tick_ns += TICK_NS
+        self._clock.advance_to_ns(t_ns)
+
+    def _encode(self) -> None:
+        now = self._clock.now_ns()
+        due = [e for lane in self._core.lanes.values() for e in lane.step(now)]
+        for embedding in sorted(due, key=lambda e: (e.end_ns, e.stream)):
+            self._publish(self._core.observe(embedding))
+
+    def _publish(self, events: list[Event]) -> None:
+        for event in events:
+            self.events += 1
+            name = topic(event.agent, "event", event.query.id)
+            self._on_event(self._sequencer.number(name, event))
+
+
+def _with_log(config: Config, log: Path, options: ReplayOptions) -> Config:
+    plugin = plugins.load("drivers", "log")
+    try:
+        settings = plugin.Config(path=log, speed=0.0, from_s=options.from_s, to_s=options.to_s)
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"replay: {exc}") from exc
+    entry = DriverEntry("log", DriverConfig(kind="log"), plugin, settings)
+    return replace(config, drivers=(entry,))
+
+
+def _samples(driver: Driver) -> Iterator[Sample]:
+    while True:
+        try:
+            samples = driver.read(0.0)
+        except EndOfStream:
+            return
+        except (ReadTimeout, BadData):
+            continue
+        yield from sorted(samples, key=lambda s: (s.arrival_ns, s.stream.name, s.seq))
+
+
+def _controls(log: Path) -> list[tuple[int, Request]]:
+    """(log time, request) of every change of queries while the log was recorded."""
+    try:
+        with LogReader(log) as reader:
+            messages = list(reader.messages("/control"))
+    except DeviceNotFound:
+        return []  # not an MCAP: nobody's controls but ours are in a log
+    return [(t_ns, msgspec.json.decode(data, type=Request)) for t_ns, data in messages]
+
+
+def _pace(speed: float | None, clock: Clock) -> Callable[[int], None]:
+    """Wait until the log's elapsed ns are due, counted from the first call."""
+    start_ns: int | None = None
+
+    def wait(elapsed_ns: int) -> None:
+        nonlocal start_ns
+        if speed is not None:
+            start_ns = clock.now_ns() if start_ns is None else start_ns
+            clock.wait_until_ns(start_ns + round(elapsed_ns / speed))
+
+    return wait

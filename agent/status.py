@@ -1,0 +1,72 @@
+"""The health message: every counter of the agent in one place, once a second."""
+
+from __future__ import annotations
+
+from agent.clock import to_s
+from agent.core import Core
+from agent.health import Latencies, Process
+from agent.stream.pump import StreamState
+from agent.wire import Health, StreamHealth, Time
+
+__all__ = ["Reporter"]
+
+
+class Reporter:
+    """Makes health messages; rates and latencies are of the time since the last one."""
+
+    def __init__(self, core: Core, latencies: Latencies) -> None:
+        self._core, self._latencies = core, latencies
+        self._process = Process()
+        self._started_ns = self._last_ns = core.clock.now_ns()
+        self._received: dict[str, int] = {}
+
+    def report(self, recording: str | None) -> Health:
+        """The state of everything, now. One thread."""
+        core = self._core
+        now = core.clock.now_ns()
+        streams = [self._stream(state, now) for state in core.states()]
+        self._last_ns = now
+        return Health(
+            agent=core.config.file.agent,
+            boot_id=core.boot_id,
+            time=Time.of(now),
+            uptime_s=round(to_s(now - self._started_ns), 3),
+            clock=core.clock_state(),
+            model=core.model(),
+            streams=streams,
+            latency_ms=self._latencies.report(),
+            drops=core.drops(),
+            cpu_percent=self._process.cpu_percent(),
+            rss_mb=self._process.rss_mb(),
+            temperature_c=self._process.temperature_c(),
+            queries=len(core.queries),
+            open_events=core.matcher.open_events,
+            recording=recording,
+        )
+
+    def _stream(self, state: StreamState, now_ns: int) -> StreamHealth:
+        name = state.info.name
+        windows = self._core.windows.get(name)
+        guess = state.clock.estimate if state.clock else None
+        passed_s = to_s(now_ns - self._last_ns)
+        before = self._received.get(name, 0)
+        self._received[name] = received = state.received
+        return StreamHealth(
+            stream=name,
+            modality=state.info.modality,
+            state=state.state,
+            rate_hz=round((received - before) / passed_s, 2) if passed_s > 0 else 0.0,
+            received=received,
+            lost=state.lost,
+            bad=state.bad,
+            overruns=windows.counts.overruns if windows else 0,
+            reconnects=state.reconnects,
+            windows=windows.counts.taken if windows else 0,
+            skipped=windows.counts.skipped if windows else 0,
+            age_ms=(
+                None if state.arrival_ns is None else round((now_ns - state.arrival_ns) / 1e6, 1)
+            ),
+            clock_offset_ns=guess.offset_ns if guess else None,
+            clock_drift_ppm=round(guess.drift * 1e6, 3) if guess else None,
+            clock_uncertainty_ns=guess.uncertainty_ns if guess else None,
+        )
