@@ -41,6 +41,7 @@ __all__ = ["ModelSpace", "open_space"]
 
 TEXT = "text"
 ENTRY_POINTS = "sensebind.encoders"
+PRIOR_CLIP = 3.0
 
 # Of an entry, what does not change the vectors it gives; the file in use is hashed by content.
 _NOT_HASHED = ("files", "precision", "scale", "window")
@@ -162,15 +163,22 @@ class ModelSpace:
     def prior(self, vector: Array, modality: str) -> tuple[float, float]:
         """Mean and deviation of the cosine of a unit `vector` with ordinary input of `modality`.
 
-        From the folder's background vectors of that sense. Where it has none: 0 and 1/sqrt(dim),
-        what two random directions give. Raises ModelMissing or ModelMismatch for the file.
+        From the folder's background vectors of that sense, without those over 3 deviations from
+        the mean (sigma clipping, repeated until none is): a bank of ordinary input holds a few of
+        what a query asks for, and they would hide the rest. Where the folder has none: 0 and
+        1/sqrt(dim), what two random directions give. Raises ModelMissing or ModelMismatch.
         """
         self._tower(modality)
         bank = self._banks().get(modality)
         if bank is None:
             return 0.0, self.dim**-0.5
         cosines = bank @ vector.astype(np.float32)
-        return float(cosines.mean()), float(cosines.std())
+        while True:
+            mean, deviation = float(cosines.mean()), float(cosines.std())
+            kept = cosines[np.abs(cosines - mean) <= PRIOR_CLIP * deviation]
+            if len(kept) in (0, len(cosines)):
+                return mean, deviation
+            cosines = kept
 
     def close(self) -> None:
         """Release every tower. Idempotent."""

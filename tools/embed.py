@@ -1,0 +1,134 @@
+"""Files or texts to unit vectors of a space, as an .npz with one array a name.
+
+example:
+  python -m tools.embed --space compact --modality audio dog.wav rain.flac -o sounds.npz
+  python -m tools.embed --space compact --text "a dog barking" --text "rain" -o texts.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from agent.clock import SystemClock, from_s
+from agent.errors import AgentError, ConfigError
+from agent.types import Array, RuntimeOptions
+from encoders.providers import AUTO
+from encoders.space import ModelSpace, open_space
+from tools.npz import write_npz
+
+__all__ = ["main"]
+
+PROGRESS_AFTER_NS = from_s(1.0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command. Returns its exit code; a fault is one line on stderr."""
+    args = _parser().parse_args(argv)
+    try:
+        vectors = _embed(args)
+        write_npz(args.output, vectors)
+    except AgentError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return exc.exit_code
+    print(f"{args.output}: {len(vectors)} vectors")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="keys are the names as given")
+    parser.add_argument(
+        "--space",
+        default="compact",
+        help="model folder, or the name of one that ships (default: compact)",
+    )
+    parser.add_argument("--modality", help="sense of the files: image, audio, depth, thermal, imu")
+    parser.add_argument(
+        "--text",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="TEXT",
+        help="texts to embed; keys are the texts",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, help="the .npz to write: float32 (dim,) a key"
+    )
+    parser.add_argument(
+        "--windows",
+        action="store_true",
+        help="keep each window or crop of a file: float32 (k, dim)",
+    )
+    parser.add_argument("--precision", help="fp32 or int8 (default: each tower's own)")
+    parser.add_argument(
+        "--provider",
+        action="append",
+        metavar="NAME",
+        help="cpu, cuda, tensorrt, openvino or an ONNX Runtime name; may be "
+        "repeated, best first (default: the best that is there)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of a tower (default: 1)")
+    return parser
+
+
+def _embed(args: argparse.Namespace) -> dict[str, Array]:
+    if not args.files and not args.text:
+        raise ConfigError("nothing to embed: expected FILES with --modality, or --text")
+    if args.files and args.modality is None:
+        raise ConfigError("--modality: none given, expected the sense of the files")
+    if args.threads < 1:
+        raise ConfigError(f"--threads: {args.threads}, expected at least 1")
+    options = RuntimeOptions(
+        providers=tuple(args.provider or (AUTO,)), threads=args.threads, precision=args.precision
+    )
+    space = open_space(args.space, options)
+    vectors: dict[str, Array] = {}
+    if args.text:
+        encoder = space.text_encoder()
+        encoder.load()
+        for text, embedding in zip(args.text, encoder.encode(args.text), strict=True):
+            vectors[text] = embedding.vector
+    for file in _progress(args.files):
+        if file in vectors:
+            raise ConfigError(f"{file}: named twice, expected each key once")
+        vectors[file] = _file_vector(space, file, args.modality, args.windows)
+    return vectors
+
+
+def _file_vector(space: ModelSpace, file: str, modality: str, windows: bool) -> Array:
+    if windows:
+        return space.embed_views(file, modality)
+    return np.asarray(space.embed_file(file, modality).vector)
+
+
+def _progress(files: list[str]) -> Iterator[str]:
+    """The files; with a bar where a person waits for more than a second."""
+    console = Console(stderr=True)
+    clock = SystemClock()
+    started_ns = clock.now_ns()
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("embedding", total=len(files))
+    try:
+        for file in files:
+            if not bar.live.is_started and clock.now_ns() - started_ns > PROGRESS_AFTER_NS:
+                bar.start()
+            yield file
+            bar.advance(task)
+    finally:
+        bar.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

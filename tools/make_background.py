@@ -1,0 +1,247 @@
+"""Make the background bank of a space: vectors of ordinary input, for its calibration prior."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.clock import NS_PER_S
+from agent.errors import AgentError, ConfigError
+from agent.types import Array, RuntimeOptions, StreamInfo, Window
+from encoders.files import read_file
+from encoders.space import open_space
+from tools.npz import write_npz
+
+__all__ = ["main"]
+
+SEED = 7
+GRAVITY = 9.81  # m/s^2
+WATCH_SUBJECTS = 8  # the later ones are for judging
+FRAME = (120, 160)  # of a made picture, pixels
+AUDIO_HZ, AUDIO_S = 16_000, 2.0
+WATCH_HZ, MOTIONS_HZ, MADE_IMU_HZ, IMU_S = 50, 10, 100, 5.0
+
+Rng = np.random.Generator
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--space", required=True, help="model folder, or one that ships")
+    parser.add_argument("--training", required=True, type=Path, help="folder with MANIFEST.tsv")
+    parser.add_argument("--watch", required=True, type=Path, help="seglearn's watch_dataset.npy")
+    parser.add_argument("--motions", required=True, type=Path, help="aeon's BasicMotions_TRAIN.ts")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="the .npz to write")
+    args = parser.parse_args(argv)
+    try:
+        rng = np.random.default_rng(SEED)
+        windows = [
+            *_photos(args.training, rng),
+            *_sounds(args.training, rng),
+            *_files(args.training / "depth_pairs/depth", "depth", 32, rng),
+            *_files(args.training / "thermal_pairs/lwir", "thermal", 64, rng),
+            *_watch(args.watch, rng),
+            *_motions(args.motions, rng),
+            *_made_pictures(rng),
+            *_made_sounds(rng),
+            *_made_depth(rng),
+            *_made_motion(rng),
+        ]
+        banks = _embed(args.space, windows)
+        write_npz(args.output, banks)
+    except AgentError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return exc.exit_code
+    except OSError as exc:
+        print(f"error: {exc.filename}: {exc.strerror}, expected training data", file=sys.stderr)
+        return ConfigError.exit_code
+    content = args.output.read_bytes()
+    print(f"# {', '.join(f'{name} {len(bank)}' for name, bank in banks.items())}")
+    print(
+        f"background: {{path: {args.output.name}, bytes: {len(content)}, "
+        f"sha256: {hashlib.sha256(content).hexdigest()}}}"
+    )
+    return 0
+
+
+def _embed(space_path: str, windows: Sequence[Window]) -> dict[str, NDArray[np.float16]]:
+    space = open_space(space_path, RuntimeOptions(precision="fp32"))
+    banks = {}
+    for modality in space.modalities:
+        encoder = space.encoder(modality)
+        encoder.load()
+        own = [window for window in windows if window.stream.modality == modality]
+        banks[modality] = np.array([e.vector for e in encoder.encode(own)], np.float16)
+    return banks
+
+
+def _window(modality: str, data: Array, rate_hz: float | None = None) -> Window:
+    info = StreamInfo(modality, modality, str(data.dtype), data.shape[1:], rate_hz, "made")
+    t_ns = (np.arange(len(data)) * NS_PER_S / (rate_hz or 1.0)).astype(np.int64)
+    return Window(info, 0, int(t_ns[-1]) + 1, data, t_ns)
+
+
+def _stretch(data: Array, ticks: int, rng: Rng) -> Array:
+    """`ticks` of `data` from a random place; all of it where it is shorter."""
+    start = int(rng.integers(0, max(1, len(data) - ticks + 1)))
+    return data[start : start + ticks]
+
+
+def _files(folder: Path, modality: str, count: int, rng: Rng) -> list[Window]:
+    names = sorted(path for path in folder.iterdir() if path.is_file())
+    if len(names) < count:
+        raise ConfigError(f"{folder}: {len(names)} files, expected at least {count}")
+    return [read_file(str(names[i]), modality) for i in rng.choice(len(names), count, False)]
+
+
+def _photos(training: Path, rng: Rng) -> list[Window]:
+    """One photograph a class, and what a worn camera sees: a room, streets."""
+    return [
+        *_files(training / "photos", "image", 64, rng),
+        *_files(training / "depth_pairs/rgb", "image", 8, rng),
+        *_files(training / "thermal_pairs/rgb", "image", 24, rng),
+    ]
+
+
+def _sounds(training: Path, rng: Rng) -> list[Window]:
+    """One 2 s stretch of a recording, at most five recordings a label."""
+    by_label: dict[str, list[str]] = defaultdict(list)
+    with (training / "MANIFEST.tsv").open(encoding="utf-8", newline="") as text:
+        for row in csv.DictReader(text, delimiter="\t"):
+            if row["kind"] == "audio":
+                by_label[row["label"]].append(str(training.parent / row["path"]))
+    windows = []
+    for label in sorted(by_label):
+        for path in rng.permutation(sorted(by_label[label]))[:5]:
+            whole = read_file(str(path), "audio")
+            rate_hz = whole.stream.rate_hz
+            assert rate_hz is not None
+            part = _stretch(whole.data, round(AUDIO_S * rate_hz), rng)
+            windows.append(_window("audio", part, rate_hz))
+    return windows
+
+
+def _watch(path: Path, rng: Rng) -> list[Window]:
+    """Smartwatch exercises, accelerometer in g; pickled by its publisher (BSD-3-Clause)."""
+    content = np.load(path, allow_pickle=True).item()
+    train = np.flatnonzero(np.asarray(content["subject"]) <= WATCH_SUBJECTS)
+    windows = []
+    for i in rng.choice(train, 48, replace=False):
+        data = np.asarray(content["X"][i]) * np.repeat([GRAVITY, 1.0], 3)
+        part = _stretch(data, round(IMU_S * WATCH_HZ), rng)
+        windows.append(_window("imu", part.astype(np.float32), WATCH_HZ))
+    return windows
+
+
+def _motions(path: Path, rng: Rng) -> list[Window]:
+    """Smartwatch, gravity taken out; half of them get it back in a random direction."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [line.split(":")[:6] for line in lines if line.count(":") == 6]
+    windows = []
+    for i in rng.choice(len(rows), 24, replace=False):
+        data = np.array([np.fromstring(cell, sep=",") for cell in rows[i]]).T
+        data[:, :3] += _direction(rng) * GRAVITY * rng.integers(0, 2)
+        part = _stretch(data, round(IMU_S * MOTIONS_HZ), rng)
+        windows.append(_window("imu", part.astype(np.float32), MOTIONS_HZ))
+    return windows
+
+
+def _direction(rng: Rng) -> Array:
+    vector = rng.normal(size=3)
+    direction: Array = vector / np.linalg.norm(vector)
+    return direction
+
+
+def _coloured(shape: tuple[int, ...], exponent: float, rng: Rng) -> Array:
+    """Noise whose power falls as frequency^-exponent, scaled to 0..1 (0 white, 1 pink, 2 brown)."""
+    spectrum = np.fft.rfftn(rng.normal(size=shape))
+    axes = [np.fft.fftfreq(n) for n in shape[:-1]] + [np.fft.rfftfreq(shape[-1])]
+    squares = [axis**2 for axis in np.meshgrid(*axes, indexing="ij")]
+    frequency = np.sqrt(np.maximum(np.sum(squares, axis=0), 1 / max(shape) ** 2))
+    noise = np.fft.irfftn(spectrum / frequency ** (exponent / 2), s=shape, axes=range(len(shape)))
+    scaled: Array = (noise - noise.min()) / np.ptp(noise)
+    return scaled
+
+
+def _made_pictures(rng: Rng) -> list[Window]:
+    """Flat colours, gradients, sensor noise and blurs, in colour and in infrared."""
+    windows = []
+    for i in range(24):
+        colour, other = rng.integers(0, 256, (2, 3))
+        ramp = np.linspace(0, 1, FRAME[i % 2])[(slice(None), None) if i % 2 == 0 else (None,)]
+        blend = [0.0, 1.0, 0.0, 0.0][i % 4] * np.broadcast_to(ramp, FRAME)
+        if i % 4 >= 2:
+            blend = _coloured(FRAME, 3.0 * (i % 4 - 2), rng)
+        frame = colour + (other - colour) * blend[..., np.newaxis] + rng.normal(0, 2, (*FRAME, 3))
+        windows.append(_window("image", np.clip(frame, 0, 255).astype(np.uint8)[np.newaxis]))
+        if i % 2:
+            counts = 7000 + 400 * blend + rng.normal(0, 5, FRAME)
+            windows.append(_window("thermal", counts.astype(np.uint16)[np.newaxis]))
+    return windows
+
+
+def _made_sounds(rng: Rng) -> list[Window]:
+    """What a microphone hears between events: hiss, rumble, mains hum, next to nothing."""
+    ticks = round(AUDIO_HZ * AUDIO_S)
+    t_s = np.arange(ticks) / AUDIO_HZ
+    signals = [np.zeros(ticks)]
+    for i in range(48):
+        noise = _coloured((ticks,), [0.0, 1.0, 2.0][i % 3], rng) - 0.5
+        if i % 4 == 1:
+            mains_hz = [50, 60][i % 8 // 4]
+            harmonics = [rng.uniform() * np.sin(2 * np.pi * mains_hz * k * t_s) for k in (1, 2, 3)]
+            noise = 0.2 * noise + np.sum(harmonics, axis=0)
+        signals.append(noise * 10 ** rng.uniform(-4, -0.5))
+    # 16 bits, as a microphone gives it: the quietest are a few steps of the converter.
+    pcm = [np.clip(np.rint(signal * 32767), -32768, 32767).astype(np.int16) for signal in signals]
+    return [_window("audio", samples[:, np.newaxis], AUDIO_HZ) for samples in pcm]
+
+
+def _made_depth(rng: Rng) -> list[Window]:
+    """Walls and floors at an angle, with sensor noise and holes; one with nothing measured."""
+    rows, columns = np.meshgrid(*(np.linspace(-1, 1, n) for n in FRAME), indexing="ij")
+    frames = [np.zeros(FRAME)]
+    for _ in range(24):
+        tilt, turn = rng.uniform(-0.8, 0.8, 2)
+        plane = 1000 * rng.uniform(0.5, 6) / np.maximum(1 + tilt * rows + turn * columns, 0.15)
+        noisy = plane * (1 + rng.normal(0, 0.01, FRAME))
+        frames.append(np.where(_coloured(FRAME, 3.0, rng) < rng.uniform(0, 0.5), 0, noisy))
+    return [_window("depth", frame.astype(np.uint16)[np.newaxis]) for frame in frames]
+
+
+def _made_motion(rng: Rng) -> list[Window]:
+    """A unit lying still in any position, slowly turned, or shaken by a vehicle or a hand."""
+    ticks = round(MADE_IMU_HZ * IMU_S)
+    windows = []
+    for i in range(56):
+        gravity = np.broadcast_to(_direction(rng) * GRAVITY, (ticks, 3))
+        noise = rng.normal(size=(ticks, 6)) * np.repeat([0.03, 0.003], 3)
+        if i % 4 == 1:  # turned by hand, a part of a turn over the window
+            rate = _direction(rng) * rng.uniform(0.05, 0.5)
+            angles = np.outer(np.arange(ticks) / MADE_IMU_HZ, rate)
+            gravity = gravity + np.cross(gravity, angles)
+            noise[:, 3:] += rate
+        elif i % 4 == 2:  # vibration
+            noise *= 10 ** rng.uniform(0, 1.5)
+        windows.append(
+            _window(
+                "imu",
+                (np.hstack([gravity, np.zeros((ticks, 3))]) + noise).astype(np.float32),
+                MADE_IMU_HZ,
+            )
+        )
+    return windows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
