@@ -7,6 +7,7 @@ a folder; the keys are files as `zmq.auth.create_certificates` writes them.
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,8 @@ __all__ = [
 
 # A CURVE key is 32 bytes, 40 characters in Z85 (https://rfc.zeromq.org/spec/32/).
 _Z85_LENGTH = 40
+
+_ADDRESS = re.compile(r"tcp://.+:((?P<port>[0-9]+)|\*)|ipc://.+")
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,9 @@ def bound_addresses(config: BusConfig) -> dict[str, str]:
 
 
 def is_local(address: str) -> bool:
-    """True where only this machine can connect: ipc, inproc, or tcp on a loopback address."""
+    """True where only this machine can connect: ipc, or tcp on a loopback address."""
     scheme, _, rest = address.partition("://")
-    if scheme in ("ipc", "inproc"):
+    if scheme == "ipc":
         return True
     host = rest.rpartition(":")[0].strip("[]")
     if host == "localhost":
@@ -65,8 +68,17 @@ def is_local(address: str) -> bool:
 def check_addresses(config: BusConfig) -> list[str]:
     """The fields, such as "bus.events", whose sockets other machines can reach unprotected.
 
-    Raises ConfigError where there is one and `insecure` was not asked for.
+    Raises ConfigError for what is no tcp or ipc address, and where one is exposed and `insecure`
+    was not asked for.
     """
+    for name, address in bound_addresses(config).items():
+        match = _ADDRESS.fullmatch(address)
+        # libzmq itself takes port 99999 for 34463, its last 16 bits.
+        if match is None or int(match["port"] or 0) > 65535:
+            raise ConfigError(
+                f"{name}: {address!r} must be tcp://HOST:PORT with a port of 0..65535 or *, "
+                "or ipc://PATH"
+            )
     if config.curve is not None:
         return []
     exposed = {f: a for f, a in bound_addresses(config).items() if not is_local(a)}

@@ -41,6 +41,7 @@ _ADVICE = {
     errno.EADDRINUSE: "is in use: stop the program that has it, or set another address",
     errno.EADDRNOTAVAIL: "is not an address of this machine",
     errno.ENODEV: "is not an address of this machine",
+    errno.ENAMETOOLONG: "has a path longer than 107 characters",
     errno.EACCES: "may not be bound by this user: take a port above 1023 or another folder",
 }
 
