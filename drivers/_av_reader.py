@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import BadData, DeviceLost, DeviceNotFound, DriverError
+from agent.errors import BadData, DeviceLost, DeviceNotFound
 from agent.extras import needs_extra
 from drivers._av_tracks import AudioTrack, Block, VideoTrack
 
@@ -67,6 +67,7 @@ class MediaReader:
         with needs_extra("media"):
             import av
         self._ffmpeg_error, self._exit_error = av.FFmpegError, av.error.ExitError
+        self._cover = av.stream.Disposition.attached_pic
         self._label = f"media {name}: {redact(source)}"
         self._remote = is_url(source)
         self._now_ns = now_ns
@@ -98,9 +99,12 @@ class MediaReader:
             if not starts_s:
                 raise DeviceNotFound(f"{self._label}: nothing in it can be decoded")
             self.origin_s = min(starts_s)
-        except DriverError:
+        except DeviceNotFound:
             self.close()
             raise
+        except DeviceLost as exc:
+            self.close()
+            raise DeviceNotFound(str(exc)) from exc
 
     def close(self) -> None:
         """Release the file or connection. Idempotent."""
@@ -144,7 +148,7 @@ class MediaReader:
         # A track without a decoder has None for its codec context, whatever PyAV's stubs say.
         streams, tracks = self._container.streams, list[VideoTrack | AudioTrack]()
         for video in streams.video:
-            cover = "attached_pic" in str(video.disposition)
+            cover = bool(video.disposition & self._cover)
             if getattr(video.codec_context, "width", 0) and not cover:
                 tracks.append(VideoTrack(video, max_width, max_height))
         for audio in streams.audio:

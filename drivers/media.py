@@ -12,37 +12,48 @@ its packets arrive, and where it has a clock of its own that goes into `device_t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from msgspec import Meta
 
-from agent.clock import NS_PER_S, Clock, from_s, to_s
-from agent.errors import DeviceLost, DeviceNotFound, EndOfStream, ReadTimeout
+from agent.clock import NS_PER_S, Clock
+from agent.errors import DeviceLost, DeviceNotFound, EndOfStream
 from agent.types import Int64Array, Sample, Settings, StreamInfo
 from drivers._av_reader import MediaReader, redact
 from drivers._av_tracks import Block
+from drivers._pacing import ns_per_s, ticks_ns, wait_until_due
 
 __all__ = ["PLUGIN", "MediaConfig", "MediaDriver"]
 
 
-class MediaConfig(Settings, frozen=True):
-    """source: path, image pattern ("frame_%04d.png") or URL. speed: 1 true speed, 2 double, 0 as
-    fast as it can be read. loop: start again at the end; stamps go on. width, height: scale
-    pictures down, aspect kept, to fit. network_timeout_s: a URL silent for longer is lost; one
-    read() of a URL can block for as long.
+class MediaConfig(Settings, frozen=True, kw_only=True):
+    """path or url: one of them; a path may be an image pattern ("frame_%04d.png"). speed: 1 true
+    speed, 2 double, 0 as fast as it can be read. loop: start again at the end; stamps go on.
+    width, height: scale pictures down, aspect kept, to fit. network_timeout_s: a URL silent for
+    longer is lost; one read() of a URL can block for as long.
     """
 
-    source: Annotated[str, Meta(min_length=1)]
+    path: Path | None = None
+    url: Annotated[str, Meta(pattern="^[a-z0-9+.:]+://")] | None = None
     speed: Annotated[float, Meta(ge=0, le=1000)] = 1.0
     loop: bool = False
     width: Annotated[int, Meta(ge=1)] | None = None
     height: Annotated[int, Meta(ge=1)] | None = None
     network_timeout_s: Annotated[float, Meta(gt=0)] = 5.0
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("exactly one of path, url is needed")
+
+    @property
+    def source(self) -> str:
+        """What FFmpeg opens; it may hold a password."""
+        return self.url if self.url is not None else str(self.path)
 
 
 @dataclass
@@ -68,9 +79,7 @@ class MediaDriver:
     def __init__(self, name: str, config: MediaConfig, clock: Clock) -> None:
         self._config, self._clock, self._name = config, clock, name
         self._label = f"media {name}: {redact(config.source)}"
-        # Exact for every speed that people write down; _ticks_ns stays within int64.
-        speed = Fraction(config.speed or 1).limit_denominator(1000)
-        self._ns_per_s = NS_PER_S / max(speed, Fraction(1, 1000))
+        self._ns_per_s = ns_per_s(config.speed)
         self._streams: tuple[StreamInfo, ...] = ()
         self._run: _Run | None = None
         self._latest_ns = 0
@@ -109,7 +118,7 @@ class MediaDriver:
         if run.reader.live:
             arrival_ns = max(block.arrival_ns, self._latest_ns)
         elif self._config.speed:
-            self._wait(due_ns, timeout_s)
+            wait_until_due(self._clock, due_ns, timeout_s, self._label)
             arrival_ns = self._clock.now_ns()
         else:
             arrival_ns = max(due_ns, self._latest_ns)
@@ -118,7 +127,7 @@ class MediaDriver:
         info = self._streams[index]
         device_t_ns = None
         if info.clock == "device":
-            device_t_ns = _ticks_ns(block.time_s * NS_PER_S, block.step_s * NS_PER_S, len(t_ns))
+            device_t_ns = ticks_ns(block.time_s * NS_PER_S, block.step_s * NS_PER_S, len(t_ns))
         seq = run.next_seq[index] + block.lost
         run.next_seq[index] = seq + len(t_ns)
         return [Sample(info, seq, t_ns, arrival_ns, block.data, device_t_ns, block.lost)]
@@ -128,13 +137,6 @@ class MediaDriver:
         if self._run is not None:
             self._run.reader.close()
         self._run = None
-
-    def _wait(self, due_ns: int, timeout_s: float) -> None:
-        deadline_ns = self._clock.now_ns() + from_s(timeout_s)
-        self._clock.wait_until_ns(min(due_ns, deadline_ns))
-        if due_ns > deadline_ns:
-            left_s = to_s(due_ns - deadline_ns)
-            raise ReadTimeout(f"{self._label}: the next block is due in {left_s:.3f} s")
 
     def _open(self) -> MediaReader:
         c, now_ns = self._config, self._clock.now_ns
@@ -170,10 +172,10 @@ class MediaDriver:
         run.end_s = max(run.end_s, block.end_s - block.time_s + offset_s)
         if run.reader.live:
             first_ns = block.arrival_ns - (block.last_s - block.time_s) * NS_PER_S
-            t_ns = _ticks_ns(first_ns, block.step_s * NS_PER_S, len(block.data))
+            t_ns = ticks_ns(first_ns, block.step_s * NS_PER_S, len(block.data))
         else:
             first_ns = run.start_ns + offset_s * self._ns_per_s
-            t_ns = _ticks_ns(first_ns, block.step_s * self._ns_per_s, len(block.data))
+            t_ns = ticks_ns(first_ns, block.step_s * self._ns_per_s, len(block.data))
         np.maximum(t_ns, run.last_t_ns[index], out=t_ns)
         run.last_t_ns[index] = int(t_ns[-1])
         return index, block, t_ns
@@ -188,12 +190,6 @@ class MediaDriver:
         if self._describe(run.reader) != self._streams:
             raise DeviceLost(f"{self._label}: its tracks have changed while looping")
         run.shift_s = run.end_s
-
-
-def _ticks_ns(first_ns: Fraction, step_ns: Fraction, count: int) -> Int64Array:
-    """int64 (count,): the exact times first + k * step, at most 1 ns early and never late."""
-    steps = np.arange(count, dtype=np.int64) * step_ns.numerator // step_ns.denominator
-    return math.floor(first_ns) + steps
 
 
 PLUGIN = MediaDriver

@@ -1,0 +1,45 @@
+"""Putting a source's own time line on the agent's clock: exact stamps, and waits that end."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from agent.clock import NS_PER_S, Clock, from_s, to_s
+from agent.errors import ReadTimeout
+from agent.types import Int64Array
+
+__all__ = ["ns_per_s", "ticks_ns", "wait_until_due"]
+
+
+def ns_per_s(speed: float) -> Fraction:
+    """Nanoseconds on the agent's clock for a second of a source played at `speed`.
+
+    Speed 0 is unpaced and keeps the source's own time line, as speed 1 does. Speeds are taken to
+    0.001: exact for all that people write down, and `ticks_ns` stays within int64.
+    """
+    exact = Fraction(speed or 1).limit_denominator(1000)
+    return NS_PER_S / max(exact, Fraction(1, 1000))
+
+
+def ticks_ns(first_ns: Fraction | int, step_ns: Fraction, count: int) -> Int64Array:
+    """int64 (count,): the exact times first + k * step, less than 2 ns early and never late.
+
+    Each block starts from its own exact time, so nothing adds up from one block to the next.
+    """
+    steps = np.arange(count, dtype=np.int64) * step_ns.numerator // step_ns.denominator
+    return math.floor(first_ns) + steps
+
+
+def wait_until_due(clock: Clock, due_ns: int, timeout_s: float, label: str) -> None:
+    """Sleep until `due_ns`; where that is later than `timeout_s` from now, only until then.
+
+    Raises ReadTimeout, beginning with `label`, in the second case.
+    """
+    deadline_ns = clock.now_ns() + from_s(timeout_s)
+    clock.wait_until_ns(min(due_ns, deadline_ns))
+    if due_ns > deadline_ns:
+        left_s = to_s(due_ns - deadline_ns)
+        raise ReadTimeout(f"{label}: the next block is due in {left_s:.3f} s")
