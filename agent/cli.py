@@ -25,7 +25,7 @@ from agent.wire import Event
 if TYPE_CHECKING:
     from agent.app import Agent
 
-__all__ = ["EventPrinter", "main", "run_command"]
+__all__ = ["EventPrinter", "main", "run_agent", "run_command"]
 
 EXAMPLE = """\
 examples:
@@ -96,7 +96,7 @@ def _main(argv: Sequence[str] | None) -> int:
     config = load_config(args.config, overrides)
     if args.check:
         return _check(config, args.config)
-    return _run(config, args.duration, args.quiet)
+    return run_agent(config, args.duration, args.quiet)
 
 
 class AgentUsage(AgentError):
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(config: Config, duration_s: float | None, quiet: bool) -> int:
+def run_agent(config: Config, duration_s: float | None = None, quiet: bool = False) -> int:
     from agent.app import Agent  # here, so that --list and --schema stay quick
 
     clock = SystemClock()
@@ -216,4 +216,5 @@ def _list(console: Console) -> None:
 
 
 def _first_line(plugin: type) -> str:
-    return (plugin.__doc__ or "").strip().split("\n")[0]
+    """What a plug-in is: the first line of its module."""
+    return (sys.modules[plugin.__module__].__doc__ or "").strip().split("\n")[0]

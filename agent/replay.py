@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from agent import plugins
-from agent.clock import Clock, ManualClock, SystemClock, from_s, to_s
+from agent.clock import Clock, ManualClock, SystemClock, from_s
 from agent.config import Config, DriverConfig, DriverEntry
 from agent.control import CHANGING, Operations
 from agent.core import TICK_NS, Core
@@ -27,7 +27,8 @@ from agent.wire import Event, Request
 
 __all__ = ["Progress", "ReplayOptions", "replay"]
 
-Progress = Callable[[float, float], None]
+# (first arrival, arrival of the next sample, both in ns of the log; the log's duration in s)
+Progress = Callable[[int, int, float], None]
 
 
 class LogDriver(Driver, Protocol):
@@ -56,12 +57,12 @@ def replay(
     log: Path,
     options: ReplayOptions,
     on_event: Callable[[Event], None],
-    progress: Progress = lambda done_s, total_s: None,
+    progress: Progress = lambda first_ns, now_ns, duration_s: None,
 ) -> dict[str, Any]:
     """Play `log` under `config` (whose own drivers are not opened) and give the summary.
 
-    on_event: each event, numbered as on the bus. progress: seconds of the log played, and in
-    all. Raises ConfigError where queries are asked of a log with no stream that can answer.
+    on_event: each event, numbered as on the bus. progress: before each sample. Raises
+    ConfigError where queries are asked of a log with no stream that can answer.
     """
     clock = ManualClock()
     core = Core(_with_log(config, log, options), clock, f"replay{config.digest}", live=False)
@@ -82,8 +83,8 @@ def replay(
                 first_ns = sample.arrival_ns
                 player.begin(first_ns)
             pace(sample.arrival_ns - first_ns)
+            progress(first_ns, sample.arrival_ns, driver.duration_s)
             player.feed(sample, controls)
-            progress(to_s(sample.arrival_ns - first_ns), driver.duration_s)
         player.finish()
         return {
             "log": str(log),
