@@ -25,7 +25,7 @@ from agent.wire import Event
 if TYPE_CHECKING:
     from agent.app import Agent
 
-__all__ = ["EventPrinter", "main", "run_agent", "run_command"]
+__all__ = ["EventPrinter", "main", "print_closing", "run_agent", "run_command"]
 
 EXAMPLE = """\
 examples:
@@ -147,11 +147,12 @@ def run_agent(config: Config, duration_s: float | None = None, quiet: bool = Fal
             print(f"{name} {address}", flush=True)
     agent.run(duration_s)
     if not quiet:
-        _closing(agent, printer.starts, Console())
+        print_closing(agent, printer.starts, Console())
     return 0
 
 
-def _closing(agent: Agent, starts: int, console: Console) -> None:
+def print_closing(agent: Agent, starts: int, console: Console) -> None:
+    """The summary of a run that is over: what each stream gave, and the log's ledger."""
     table = Table(title=f"{starts} events", title_justify="left")
     for heading in ("stream", "ticks", "lost", "bad", "windows"):
         table.add_column(heading, justify="left" if heading == "stream" else "right")
