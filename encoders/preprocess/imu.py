@@ -22,10 +22,10 @@ CHANNELS = 6
 class ImuPreprocess(Settings, frozen=True, kw_only=True):
     """(n, 6) ax ay az in m/s^2, gx gy gz in rad/s, at any rate, to float32 (k, 6, length).
 
-    acceleration_scale, rotation_scale: what each is divided by. A stream faster than rate_hz is
-    first smoothed by a box of as many ticks as fall on one of the grid (no anti-alias filter
-    beyond that); then the stamps, gaps and all, are interpolated linearly to rate_hz. Views are
-    windows of `length` ticks every `hop`, the last value repeated where there are fewer.
+    acceleration_scale, rotation_scale: what each is divided by. Ticks are laid on a regular grid
+    of the stream's own rate by their stamps, linearly over gaps; a stream faster than rate_hz is
+    smoothed by a box of as many ticks as fall on one at rate_hz; then it is interpolated to that.
+    Views are windows of `length` ticks every `hop`, the last value repeated where there are fewer.
     """
 
     rate_hz: float
@@ -43,25 +43,36 @@ class ImuPreprocess(Settings, frozen=True, kw_only=True):
         if data.ndim != 2 or data.shape[1] != CHANNELS or not len(data) or data.dtype.kind != "f":
             raise bad_ticks(window, "float32[n, 6]: ax ay az in m/s^2, gx gy gz in rad/s")
         rate_hz = tick_rate_hz(window) if len(data) > 1 else self.rate_hz
-        ticks = max(1, round(span_s(window, rate_hz) * self.rate_hz))
+        duration_s = span_s(window, rate_hz)
         scale = np.repeat([self.acceleration_scale, self.rotation_scale], CHANNELS // 2)
-        smooth = _box(data.astype(np.float64) / scale, max(1, round(rate_hz / self.rate_hz)))
-        grid_s = np.arange(ticks) / self.rate_hz
+        scaled = (data.astype(np.float64) / scale).T
         stamps_s = (t_ns - t_ns[0]) / NS_PER_S
-        grid = np.stack([np.interp(grid_s, stamps_s, channel) for channel in smooth.T])
-        grid = np.pad(grid, ((0, 0), (0, max(0, self.length - ticks))), mode="edge")
+        # Smoothed only once regular: a box over ticks would mix the two sides of a gap.
+        own_s, own = _on_grid(stamps_s, scaled, duration_s, rate_hz)
+        smooth = _box(own, max(1, round(rate_hz / self.rate_hz)))
+        _, grid = _on_grid(own_s, smooth, duration_s, self.rate_hz)
+        missing = max(0, self.length - grid.shape[1])
+        grid = np.pad(grid, ((0, 0), (0, missing)), mode="edge")
         starts = window_starts(grid.shape[1], self.length, self.hop)
         views = np.stack([grid[:, start : start + self.length] for start in starts])
         return views.astype(np.float32)
 
 
+def _on_grid(
+    stamps_s: Array, values: Array, duration_s: float, rate_hz: float
+) -> tuple[Array, Array]:
+    """Times (m,) from 0 at rate_hz, at least one, and `values` (channels, n) there."""
+    times_s = np.arange(max(1, round(duration_s * rate_hz))) / rate_hz
+    return times_s, np.stack([np.interp(times_s, stamps_s, channel) for channel in values])
+
+
 def _box(values: Array, width: int) -> Array:
-    """Running mean of `width` rows of (n, channels); the ends are held."""
+    """Running mean of `width` ticks of (channels, n); the ends are held."""
     if width == 1:
         return values
-    held = np.pad(values, ((width // 2, width - 1 - width // 2), (0, 0)), mode="edge")
+    held = np.pad(values, ((0, 0), (width // 2, width - 1 - width // 2)), mode="edge")
     kernel = np.full(width, 1 / width)
-    return np.stack([np.convolve(channel, kernel, "valid") for channel in held.T], axis=1)
+    return np.stack([np.convolve(channel, kernel, "valid") for channel in held])
 
 
 PLUGIN = ImuPreprocess
