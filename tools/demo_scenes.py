@@ -107,7 +107,7 @@ SOUNDS = (
     Sound(10, 20, "lenautile_restaurant", 0.06),
     Sound(20.5, 28, "river_loop", 0.06, from_s=6.0),
     Sound(28, 36, "exotic-birds", 0.04),
-    Sound(36, 50, "lenautile_restaurant", 0.05, from_s=10.0),
+    Sound(36, 50, "lenautile_restaurant", 0.05, from_s=21.0),
     Sound(52, 58.5, "clock", 0.06),
 )
 MOTION = ("Standing", "Walking", "Running", "Walking", "Standing", "Standing")  # 10 s each
