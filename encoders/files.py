@@ -166,7 +166,7 @@ def _read_csv(file: Path) -> tuple[Array, list[int]]:
         raise ConfigError(f"{file}: not CSV ({exc}), expected {','.join(IMU_COLUMNS)}") from exc
     order = list(range(len(IMU_COLUMNS)))
     names = [cell.strip().lower() for cell in numbered[0][1]] if numbered else []
-    if any(name[:1].isalpha() for name in names):
+    if names and names[0][:1].isalpha():
         missing = [column for column in IMU_COLUMNS if column not in names]
         if missing:
             raise ConfigError(
@@ -175,9 +175,9 @@ def _read_csv(file: Path) -> tuple[Array, list[int]]:
             )
         order = [names.index(column) for column in IMU_COLUMNS]
         numbered = numbered[1:]
-    if len(numbered) < 2:
-        raise ConfigError(f"{file}: {len(numbered)} rows of numbers, expected at least 2")
     rows = [_numbers(file, line, cells, order) for line, cells in numbered]
+    if len(rows) < 2:
+        raise ConfigError(f"{file}: {len(rows)} rows of numbers, expected at least 2")
     return np.array(rows), [line for line, _ in numbered]
 
 

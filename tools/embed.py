@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     except AgentError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
-    print(f"{args.output}: {len(vectors)} vectors")
+    print(f"{args.output}: {len(vectors)} written")
     return 0
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 
@@ -22,19 +23,18 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
     numpy.savez takes names as keyword arguments, so "file" could not be one. The file is written
     beside `path` and renamed. Raises ConfigError where that cannot be done.
     """
-    temporary = None
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-        os.chmod(temporary, 0o644)  # a temporary file is its owner's only
-        os.replace(temporary, path)
+        temporary.write_bytes(content.getbuffer())
+        temporary.replace(path)
     except OSError as exc:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise ConfigError(
             f"{path}: cannot be written ({exc.strerror or exc}), expected a folder to write in"
         ) from exc

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from agent.errors import ConfigError
+from encoders.files import read_file
+
+HEADER = "t,ax,ay,az,gx,gy,gz\n"
+
+
+def rows(count: int) -> str:
+    return "".join(f"{i / 50},{i},0,9.81,0,0,{-i}\n" for i in range(count))
+
+
+class TestImage:
+    @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
+    def test_colour(self, tmp_path: Path, suffix: str) -> None:
+        path = tmp_path / f"A photo{suffix}"
+        Image.new("RGB", (20, 10), (200, 100, 50)).save(path)
+        read = read_file(str(path), "image")
+        assert read.data.shape == (1, 10, 20, 3)
+        assert read.data.dtype == np.uint8
+        np.testing.assert_allclose(read.data[0, 5, 5], (200, 100, 50), atol=8)
+        assert read.stream.name == "a_photo"
+        assert read.start_ns <= read.t_ns[0] < read.end_ns
+
+    @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
+    def test_other_8_bit_modes_become_rgb(self, tmp_path: Path, mode: str) -> None:
+        path = tmp_path / "x.tif"
+        Image.new(mode, (4, 4)).save(path)
+        assert read_file(str(path), "image").data.shape == (1, 4, 4, 3)
+
+    def test_turned_as_its_exif_says(self, tmp_path: Path) -> None:
+        picture = Image.new("RGB", (20, 10))
+        picture.paste((255, 255, 255), (0, 0, 10, 10))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be shown turned by 90 degrees
+        picture.save(tmp_path / "x.png", exif=exif)
+        data = read_file(str(tmp_path / "x.png"), "image").data
+        assert data.shape == (1, 20, 10, 3)
+        assert data[0, :10].min() == 255
+        assert data[0, 10:].max() == 0
+
+    def test_16_bits_are_refused(self, tmp_path: Path) -> None:
+        Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "x.png")
+        with pytest.raises(ConfigError, match=r"x.png: pixels are 'I;16', expected an 8-bit"):
+            read_file(str(tmp_path / "x.png"), "image")
+
+
+class TestAudio:
+    @pytest.mark.parametrize(("suffix", "atol"), [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.1)])
+    def test_sound(self, tmp_path: Path, suffix: str, atol: float) -> None:
+        t_s = np.arange(22_050) / 44_100
+        sound = np.stack([np.sin(600 * t_s), np.cos(600 * t_s)], axis=1) * 0.5
+        soundfile.write(tmp_path / f"x{suffix}", sound, 44_100)
+        read = read_file(str(tmp_path / f"x{suffix}"), "audio")
+        assert read.data.shape == (22_050, 2)
+        assert read.data.dtype == np.float32
+        assert read.stream.rate_hz == 44_100
+        np.testing.assert_allclose(read.data, sound, atol=atol)
+        assert read.t_ns[-1] == 22_049 * 10**9 // 44_100
+
+    def test_no_samples(self, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "x.wav", np.zeros((0, 1)), 16_000)
+        with pytest.raises(ConfigError, match=r"x.wav: 0 samples, expected at least one"):
+            read_file(str(tmp_path / "x.wav"), "audio")
+
+    def test_not_finite(self, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "x.wav", np.array([0, np.nan]), 16_000, "FLOAT")
+        with pytest.raises(ConfigError, match=r"x.wav: .* all finite"):
+            read_file(str(tmp_path / "x.wav"), "audio")
+
+
+class TestDepthAndThermal:
+    @pytest.mark.parametrize("suffix", [".png", ".pgm"])
+    @pytest.mark.parametrize(("modality", "unit"), [("depth", "mm"), ("thermal", "counts")])
+    def test_16_bits_are_kept(self, tmp_path: Path, suffix: str, modality: str, unit: str) -> None:
+        frame = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1300
+        Image.fromarray(frame).save(tmp_path / f"x{suffix}")
+        read = read_file(str(tmp_path / f"x{suffix}"), modality)
+        assert read.data.dtype == np.uint16
+        np.testing.assert_array_equal(read.data[0], frame)
+        assert read.stream.unit == unit
+
+    def test_depth_of_8_bits_is_refused(self, tmp_path: Path) -> None:
+        Image.new("L", (4, 4)).save(tmp_path / "x.png")
+        with pytest.raises(ConfigError, match=r"x.png: pixels are 'L', expected a 16-bit grey"):
+            read_file(str(tmp_path / "x.png"), "depth")
+
+    def test_values_over_16_bits_are_refused(self, tmp_path: Path) -> None:
+        Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / "x.tif")
+        with pytest.raises(ConfigError, match=r"x.tif: values over 16 bits"):
+            read_file(str(tmp_path / "x.tif"), "depth")
+
+    @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "P"])
+    def test_thermal_of_8_bits(self, tmp_path: Path, mode: str) -> None:
+        Image.new("L", (8, 6), 99).convert(mode).save(tmp_path / "x.png")
+        read = read_file(str(tmp_path / "x.png"), "thermal")
+        assert read.data.shape == (1, 6, 8)
+        assert (read.data == 99).all()
+        assert read.stream.unit == "mono8"
+
+    def test_thermal_in_degrees(self, tmp_path: Path) -> None:
+        frame = np.linspace(-20, 80, 48, dtype=np.float32).reshape(6, 8)
+        Image.fromarray(frame).save(tmp_path / "x.tif")
+        read = read_file(str(tmp_path / "x.tif"), "thermal")
+        np.testing.assert_array_equal(read.data[0], frame)
+        assert read.stream.unit == "c"
+
+    def test_thermal_that_is_not_finite_is_refused(self, tmp_path: Path) -> None:
+        Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "x.tif")
+        with pytest.raises(ConfigError, match="not finite"):
+            read_file(str(tmp_path / "x.tif"), "thermal")
+
+    def test_real_depth_in_pgm(self, shared_data: Path) -> None:
+        path = shared_data / "recordings" / "slambook_rgbd" / "ch5" / "rgbd" / "depth" / "1.pgm"
+        read = read_file(str(path), "depth")
+        assert read.data.shape == (1, 480, 640)
+        assert read.data.dtype == np.uint16
+        assert read.data.max() == 9823
+
+
+class TestImu:
+    def write(self, folder: Path, text: str) -> str:
+        (folder / "x.csv").write_text(text)
+        return str(folder / "x.csv")
+
+    @pytest.mark.parametrize("header", ["", HEADER, "\ufeff" + HEADER, HEADER.upper()])
+    def test_with_and_without_a_header(self, tmp_path: Path, header: str) -> None:
+        read = read_file(self.write(tmp_path, header + rows(5)), "imu")
+        assert read.data.shape == (5, 6)
+        assert read.data.dtype == np.float32
+        assert read.stream.rate_hz == pytest.approx(50)
+        np.testing.assert_array_equal(read.t_ns, np.arange(5) * 20_000_000)
+        np.testing.assert_allclose(read.data[3], [3, 0, 9.81, 0, 0, -3])
+
+    def test_columns_by_name(self, tmp_path: Path) -> None:
+        text = "gz, gy,gx,az,ay,ax,temperature,t\n6,5,4,3,2,1,40,0\n6,5,4,3,2,1,40,0.5\n"
+        read = read_file(self.write(tmp_path, text), "imu")
+        np.testing.assert_array_equal(read.data[0], [1, 2, 3, 4, 5, 6])
+        np.testing.assert_array_equal(read.t_ns, [0, 500_000_000])
+
+    @given(st.floats(0, 1e9), st.lists(st.floats(1e-3, 0.9), min_size=1, max_size=50))
+    def test_time_starts_at_zero(
+        self, tmp_path_factory: pytest.TempPathFactory, first: float, steps: list[float]
+    ) -> None:
+        t_s = first + np.concatenate([[0.0], np.cumsum(steps)])
+        text = "".join(f"{t!r},0,0,0,0,0,0\n" for t in t_s.tolist())
+        read = read_file(self.write(tmp_path_factory.mktemp("csv"), text), "imu")
+        assert read.t_ns[0] == 0
+        np.testing.assert_allclose(read.t_ns / 1e9, t_s - t_s[0], atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (HEADER + "0,1,2,3,4,5,6\n0.1,1,2,x,4,5,6\n", "x.csv:3: az is 'x', expected a number"),
+            ("0,1,2,3,4,5,6\n0.1,1,2,3,4,5,\n", "x.csv:2: gz is '', expected a number"),
+            ("0,1,2,3,4,5,nan\n", "x.csv:1: gz is 'nan', expected a number"),
+            (HEADER + "0,1,2,3,4,5,nan\n", "x.csv:2: gz is 'nan', expected a number"),
+            (HEADER + "0,1,2\n", "x.csv:2: 3 columns, expected t,ax"),
+            (HEADER, "0 rows of numbers, expected at least 2"),
+            (HEADER + "0,1,2,3,4,5,6\n", "1 rows of numbers, expected at least 2"),
+            ("time,ax,ay,az,gx,gy,gz\n" + rows(3), "x.csv:1: header .* lacks t, expected t,ax"),
+            (HEADER + rows(3) + rows(3), "x.csv:5: t goes backwards"),
+            ("0,1,2,3,4,5,6\n0,1,2,3,4,5,6\n", "t steps by 0, expected seconds"),
+            ("0,1,2,3,4,5,6\n20000,1,2,3,4,5,6\n", "t steps by 20000, expected seconds"),
+        ],
+    )
+    def test_bad_files_are_told_by_line(self, tmp_path: Path, text: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message) as caught:
+            read_file(self.write(tmp_path, text), "imu")
+        assert "\n" not in str(caught.value)
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 8)
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def cut_png(path: Path) -> None:
+    Image.effect_noise((64, 64), 50).save(path, "png")
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("modality", ["image", "audio", "depth", "thermal", "imu"])
+@pytest.mark.parametrize("make", [garbage, empty, folder, cut_png, lambda path: None])
+def test_a_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, modality: str, make: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "some.bin"
+    make(path)
+    with pytest.raises(ConfigError, match=r"some.bin: .*expected") as caught:
+        read_file(str(path), modality)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_sense(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no file reader for 'smell', expected one of image"):
+        read_file(str(tmp_path / "x"), "smell")
