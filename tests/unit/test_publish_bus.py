@@ -21,6 +21,7 @@ from agent.errors import BusError, ConfigError
 from agent.publish.bus import Bus
 from agent.publish.client import ClientKeys, Subscriber, request
 from agent.publish.events import topic
+from agent.publish.sockets import Sockets
 from agent.wire import Event, Health, SensorStatus
 from tests.fakes.running_bus import LOOPBACK, RunningBus, running_bus
 from tests.fakes.wire_messages import event, health, score, sensor
@@ -115,8 +116,21 @@ def test_a_subscription_gets_only_what_it_asked_for() -> None:
         running.bus.send(EVENT, event())
         until(lambda: len(running.sent) == 2)
         with Subscriber(running.events, [topic("hat", "event", "cat")]) as late:
-            received = [message for _, message in late.messages(timeout_s=0.3)]
-    assert [type(m) for m in received] == [Event]
+            received = late.receive(PATIENCE_S)
+            assert received is not None
+            assert isinstance(received[1], Event)
+            assert late.receive(0.3) is None
+
+
+def test_each_late_joiner_is_told_even_of_a_prefix_that_others_have() -> None:
+    with running_bus() as running:
+        running.bus.send(EVENT, event())
+        until(lambda: running.sent)
+        with Subscriber(running.events) as first, Subscriber(running.events) as second:
+            for late in (first, second):
+                received = late.receive(PATIENCE_S)
+                assert received is not None
+                assert received[1].retained
 
 
 def test_a_slow_subscriber_misses_messages_and_sees_it_and_delays_nobody() -> None:
@@ -164,7 +178,8 @@ def test_the_client_counts_gaps_per_topic_and_starts_anew_with_the_agent() -> No
             publish(8)
             publish(1, boot_id="boot2")
             publish(3, boot_id="boot2")
-            assert len(list(subscriber.messages(timeout_s=0.5))) == 7
+            for _ in range(7):
+                assert subscriber.receive(PATIENCE_S) is not None
             assert subscriber.gaps == {EVENT: 4}
             publisher.send_multipart([EVENT.encode(), b"{}"])
             with pytest.raises(BusError, match="not a message"):
@@ -194,8 +209,10 @@ def test_bulk_messages_go_nowhere_where_bulk_is_off() -> None:
         joined(running, subscriber)
         running.bus.send(topic("hat", "preview", "camera"), score(), [b"jpeg"])
         running.bus.send(EVENT, event())
-        assert {type(m) for _, m in subscriber.messages(timeout_s=0.3)} <= {Event, Health}
-        assert not any(m.seq and isinstance(m, type(score())) for m, _ in running.sent)
+        until(lambda: any(isinstance(m, Event) for m, _ in running.sent))
+        running.bus.send(EVENT, event(phase="end"))
+        until(lambda: sum(isinstance(m, Event) for m, _ in running.sent) == 2)
+        assert {type(m) for m, _ in running.sent} == {Event, Health}
 
 
 def test_on_sent_is_told_the_message_and_the_time() -> None:
@@ -262,11 +279,37 @@ def test_what_is_queued_at_stop_is_still_sent() -> None:
         for k in range(500):
             running.bus.send(EVENT, event(f"E{k}"))
         running.stop.set()
-        seqs = [m.seq for _, m in subscriber.messages(timeout_s=1.0) if isinstance(m, Event)]
+        seqs = []
+        while len(seqs) < 500:
+            received = subscriber.receive(PATIENCE_S)
+            assert received is not None
+            seqs += [received[1].seq] if isinstance(received[1], Event) else []
         assert seqs == list(range(1, 501))
         until(lambda: running.bus._outbox._closed)
         running.bus.send(EVENT, event("too late"))
         assert running.bus.drops["bus.events"] == 1
+
+
+def test_stop_before_the_first_step_still_sends_all() -> None:
+    running = RunningBus(BusConfig(events=LOOPBACK, control=None))
+    running.bus.open()
+    for _ in range(100):
+        running.bus.send(EVENT, event())
+    running.stop.set()
+    running.bus.run(running.stop)
+    assert [m.seq for m, _ in running.sent] == list(range(1, 101))
+
+
+def test_an_idle_bus_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    wait = Sockets.wait
+    monkeypatch.setattr(Sockets, "wait", lambda s, ms: (waits.append(ms), wait(s, ms)))
+    with running_bus() as running:
+        running.bus.send(EVENT, event())
+        until(lambda: running.sent)
+        waits.clear()
+        time.sleep(0.5)
+        assert len(waits) < 50
 
 
 def test_a_bus_leaves_no_descriptor_and_no_thread_behind() -> None:
@@ -322,6 +365,22 @@ def test_req_clients_are_served_too_and_a_large_request_is_refused() -> None:
             socket.send(body)
             assert socket.poll(PATIENCE_S * 1000)
             assert json.loads(socket.recv())["ok"] is ok
+
+
+def test_a_client_that_comes_back_under_its_name_is_served_at_once() -> None:
+    with (
+        running_bus() as running,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as before,
+        context.socket(zmq.DEALER) as again,
+    ):
+        for number, socket in enumerate((before, again)):
+            socket.linger = 0
+            socket.set(zmq.ROUTING_ID, b"robot")
+            socket.connect(running.control)
+            socket.send(msgspec.json.encode({"op": "status", "id": str(number)}))
+            assert socket.poll(PATIENCE_S * 1000)
+            assert json.loads(socket.recv())["id"] == str(number)
 
 
 def test_a_huge_request_is_cut_off_and_the_agent_lives_on() -> None:
