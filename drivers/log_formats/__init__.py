@@ -1,0 +1,1 @@
+"""The formats that drivers/log.py reads, one module each; chosen by content in sniff.py."""
