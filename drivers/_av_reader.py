@@ -32,17 +32,21 @@ def is_url(source: str) -> bool:
 
 
 def redact(source: str) -> str:
-    """`source` for people: a URL without user, password, query and fragment; a path as it is."""
+    """`source` for people: a URL without user, password, query and fragment; a path as it is.
+
+    A password that should have been percent-encoded can look like a host or a path: where an '@'
+    comes later than it should, less is shown.
+    """
     if not is_url(source):
         return source
     scheme, rest = source.split("://", 1)
-    shown = re.split(r"[?#]", rest, maxsplit=1)[0]
-    authority, slash, path = shown.partition("/")
-    host = authority.rpartition("@")[2]
-    if "@" in rest and "@" not in authority and not re.fullmatch(r"[^:]*(:\d+)?", host):
-        # A password with a bare '/', '?' or '#': what follows may be the rest of it.
-        return f"{scheme}://***"
-    return f"{scheme}://{host}{slash}{path}"
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    after = rest[len(authority) :]
+    login, _, host = authority.rpartition("@")
+    if "@" in after:
+        plain = not login and re.fullmatch(r"(\[[^]]*\]|[^:]*)(:\d+)?", host)
+        return f"{scheme}://{host}/***" if plain else f"{scheme}://***"
+    return f"{scheme}://{host}{re.split(r'[?#]', after, maxsplit=1)[0]}"
 
 
 class MediaReader:

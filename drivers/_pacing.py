@@ -25,12 +25,13 @@ def ns_per_s(speed: float) -> Fraction:
 
 
 def ticks_ns(first_ns: Fraction | int, step_ns: Fraction, count: int) -> Int64Array:
-    """int64 (count,): the exact times first + k * step, less than 2 ns early and never late.
-
-    Each block starts from its own exact time, so nothing adds up from one block to the next.
-    """
-    steps = np.arange(count, dtype=np.int64) * step_ns.numerator // step_ns.denominator
-    return math.floor(first_ns) + steps
+    """int64 (count,): first + k * step, each rounded down to 1 ns from its exact value."""
+    whole_ns, rest_ns = divmod(first_ns, 1)
+    # In units of 1 / denominator. What is cut off of `rest_ns` is less than one of them, and so
+    # cannot carry into a nanosecond: the result is exact, and stays within int64.
+    units = np.arange(count, dtype=np.int64) * step_ns.numerator
+    units += math.floor(rest_ns * step_ns.denominator)
+    return int(whole_ns) + units // step_ns.denominator
 
 
 def wait_until_due(clock: Clock, due_ns: int, timeout_s: float, label: str) -> None:

@@ -100,7 +100,9 @@ class MediaDriver:
         # An unpaced source runs ahead of the clock; a second connect must not go back.
         start_ns = max(self._clock.now_ns(), self._latest_ns)
         count = len(self._streams)
-        self._run = _Run(reader, start_ns, next_seq=[0] * count, last_t_ns=[start_ns] * count)
+        self._run = _Run(
+            reader, start_ns, next_seq=[0] * count, last_t_ns=[self._latest_ns] * count
+        )
 
     def read(self, timeout_s: float) -> Sequence[Sample]:
         """The next block of one track, in the order in which blocks are complete.
