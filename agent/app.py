@@ -100,8 +100,9 @@ class Agent:
                     logger.warning("%s: %s; it is not required, trying again", pump.name, exc)
                     continue
                 self.core.attach(pump)
-            if all(pump.streams for pump in self.core.pumps):
-                self.core.check_streams()
+            if file.queries and all(pump.streams for pump in self.core.pumps):
+                infos = [state.info for state in self.core.states()]
+                self.core.check_streams("drivers", [info.topic or info.name for info in infos])
             if file.record.path is not None:
                 self._recording = self._new_recording(file.record.path)
         except BaseException:

@@ -42,6 +42,7 @@ class EventPrinter:
 
     def __init__(self, origin_ns: int, out: TextIO, updates: bool = False) -> None:
         self._origin_ns, self._out, self._updates = origin_ns, out, updates
+        self._stream: dict[str, str] = {}
         self.starts = 0
 
     def __call__(self, event: Event) -> None:
@@ -49,9 +50,13 @@ class EventPrinter:
         if event.phase == "update" and not self._updates:
             return
         at_ns = event.start_time.ns if event.phase == "start" else event.end_time.ns
-        stream = event.evidence[0].stream if event.evidence else "-"
+        strongest = event.evidence[0].stream if event.evidence else "-"
+        # An event is told by the stream that started it; at its end every stream is quiet.
+        stream = self._stream.setdefault(event.id, strongest)
+        if event.phase == "end":
+            del self._stream[event.id]
         print(
-            f"{(at_ns - self._origin_ns) / 1e9:.1f}s {event.phase} "
+            f"{max(0, at_ns - self._origin_ns) / 1e9:.1f}s {event.phase} "
             f'"{event.query.label}" {stream} {event.score.value:.2f}',
             file=self._out,
             flush=True,

@@ -143,14 +143,14 @@ class Core:
             ring.push(sample)
             self._lane_of[name].wake()
 
-    def check_streams(self) -> None:
-        """Raises ConfigError where streams are there and no tower can take any of them."""
-        infos = [state.info for state in self.states()]
-        if infos and not self.lanes:
-            told = ", ".join(f"{i.topic or i.name} ({i.modality})" for i in infos[:8])
+    def check_streams(self, source: str, topics: Sequence[str]) -> None:
+        """Raises ConfigError where no stream of `source` is a sense that a tower can take."""
+        if not self.lanes:
+            senses = {s.info.topic or s.info.name: s.info.modality for s in self.states()}
+            told = ", ".join(f"{t} ({senses.get(t, 'no numbers')})" for t in topics[:8])
             raise ConfigError(
-                f"none of the streams is a sense that space {self.space.name} encodes "
-                f"({', '.join(self.space.modalities)}): {told}"
+                f"{source}: nothing that space {self.space.name} can encode "
+                f"({', '.join(self.space.modalities)}); it has {told or 'no streams'}"
             )
 
     def states(self) -> list[StreamState]:

@@ -17,9 +17,10 @@ import msgspec
 from agent import plugins
 from agent.clock import Clock, ManualClock, SystemClock, from_s
 from agent.config import Config, DriverConfig, DriverEntry
+from agent.config_file import convert_section
 from agent.control import CHANGING, Operations
 from agent.core import TICK_NS, Core
-from agent.errors import BadData, ConfigError, DeviceNotFound, EndOfStream, ReadTimeout
+from agent.errors import BadData, DeviceNotFound, EndOfStream, ReadTimeout
 from agent.publish.events import Sequencer, topic
 from agent.record.reader import LogReader
 from agent.types import Driver, Sample
@@ -48,7 +49,7 @@ class ReplayOptions:
     """speed: times real time, None for as fast as it goes. from_s, to_s: seconds into the log."""
 
     speed: float | None = None
-    from_s: float | None = None
+    from_s: float = 0.0
     to_s: float | None = None
 
 
@@ -73,8 +74,8 @@ def replay(
         core.open()
         pump.connect()
         core.attach(pump)
-        if core.queries:
-            core.check_streams()
+        if len(core.queries) and driver.ledger():
+            core.check_streams(f"log {log}", tuple(driver.ledger()))
         controls = _controls(log)
         pace = _pace(options.speed, SystemClock())
         first_ns: int | None = None
@@ -154,10 +155,10 @@ class _Player:
 
 def _with_log(config: Config, log: Path, options: ReplayOptions) -> Config:
     plugin = plugins.load("drivers", "log")
-    try:
-        settings = plugin.Config(path=log, speed=0.0, from_s=options.from_s, to_s=options.to_s)
-    except (TypeError, ValueError) as exc:
-        raise ConfigError(f"replay: {exc}") from exc
+    raw = {"path": str(log.absolute()), "speed": 0.0, "from_s": options.from_s}
+    if options.to_s is not None:
+        raw["to_s"] = options.to_s
+    settings = convert_section(raw, plugin.Config, "replay")
     entry = DriverEntry("log", DriverConfig(kind="log"), plugin, settings)
     return replace(config, drivers=(entry,))
 

@@ -94,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--speed", default="max", metavar="N|max", help="times real time (default: max)"
     )
-    parser.add_argument("--from", dest="from_s", type=float, metavar="S", help="start S s in")
+    parser.add_argument(
+        "--from", dest="from_s", type=float, default=0.0, metavar="S", help="start S s in"
+    )
     parser.add_argument("--to", dest="to_s", type=float, metavar="S", help="stop S s in")
     parser.add_argument("--events", type=Path, metavar="OUT.jsonl", help="one event a line")
     parser.add_argument("--summary", type=Path, metavar="OUT.json", help="counts a stream")
