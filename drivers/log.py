@@ -105,7 +105,7 @@ class LogDriver:
         return self._known().log.metadata
 
     def ledger(self) -> dict[str, dict[str, int | None]]:
-        """What has been read of every topic of the file so far, decodable or not: by topic
+        """What has been played of every topic of the file so far, decodable or not: by topic
         {"messages", "first_ns", "last_ns", "lost"}, log times in ns, None before the first
         message; lost: ticks that the log itself says are missing. Raises as `complete`.
         """

@@ -64,7 +64,7 @@ class LogPlayer:
     """Reads ahead as far as it must to put blocks in order: one block's length, as a rule.
 
     first_ns, end_ns: log times between which messages are played. loop: play again for ever, each
-    pass later by what those before it took. ledger: counts by topic of all that was read.
+    pass later by what those before it took. ledger: counts by topic of what was played.
     errors: what could not be decoded; the caller takes them out.
     """
 
@@ -118,12 +118,14 @@ class LogPlayer:
         topic, log_ns, payload = message
         self._read_to_ns = max(self._read_to_ns, log_ns + (self._shift_ns or 0))
         count = self.ledger.setdefault(topic, _Count())
+        if log_ns < self._first_ns:
+            return
         count.messages += 1
         count.last_ns = log_ns
         if count.first_ns is None:
             count.first_ns = log_ns
         stream = self._streams.get(topic)
-        if stream is None or log_ns < self._first_ns:
+        if stream is None:
             return
         try:
             blocks = stream.decoder.decode(log_ns, payload)
