@@ -179,7 +179,7 @@ class SyntheticDriver:
         self._start_ns = max(self._clock.now_ns(), self._latest_ns)
         self._queue = []
         for index in range(len(self._sources)):
-            self._schedule(index, 0, self._start_ns)
+            self._schedule(index, 0)
         self._connected = True
 
     def read(self, timeout_s: float) -> Sequence[Sample]:
@@ -223,11 +223,11 @@ class SyntheticDriver:
         due = heapq.heappop(self._queue)
         source = self._sources[due.index]
         data = source.render(due.number, len(due.t_ns))
-        self._schedule(due.index, due.number + 1, due.due_ns)
+        self._schedule(due.index, due.number + 1)
         seq = due.number * source.block
         return Sample(source.info, seq, due.t_ns, arrival_ns, data, lost=due.lost)
 
-    def _schedule(self, index: int, number: int, not_before_ns: int) -> None:
+    def _schedule(self, index: int, number: int) -> None:
         """Queue a stream's block `number`, or the one after it where that is to be dropped."""
         source, lost = self._sources[index], 0
         if self._config.drop_every and (number + 1) % self._config.drop_every == 0:
@@ -239,8 +239,7 @@ class SyntheticDriver:
         step_ns = self._ns_per_s / source.rate
         t_ns = ticks_ns(self._start_ns + ticks.start * step_ns, step_ns, len(ticks))
         delay_ns = round(source.delays[number % JITTERS] * NS_PER_S)
-        due_ns = max(int(t_ns[-1]) + delay_ns, not_before_ns)
-        heapq.heappush(self._queue, _Due(due_ns, index, number, t_ns, lost))
+        heapq.heappush(self._queue, _Due(int(t_ns[-1]) + delay_ns, index, number, t_ns, lost))
 
 
 PLUGIN = SyntheticDriver

@@ -33,7 +33,7 @@ from agent.errors import (
     ReadTimeout,
 )
 from agent.types import Driver, Sample
-from drivers._av_reader import redact
+from drivers._av_reader import MediaReader, redact
 from drivers.media import PLUGIN, MediaConfig, MediaDriver
 from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all
 from tests.fakes.clips import corrupt, packet_times, tone, write_clip
@@ -186,7 +186,7 @@ class TestTimes:
         ("name", "codecs", "within_ns"),
         [
             ("a.mp4", ("libx264", "aac"), 2),
-            ("a.mkv", ("libx264", "aac"), 1_000_000),
+            ("a.mkv", ("libx264", "flac"), 1_000_000),
             ("a.avi", ("mpeg4", "pcm_s16le"), 2),
             ("a.webm", ("libvpx", "libopus"), 1_000_000),
             ("a.ts", ("libx264", "aac"), 20_000),
@@ -224,6 +224,40 @@ class TestTimes:
         assert times(streams["cam_audio"])[0] == 4 * NS_PER_S
         arrivals = [b.arrival_ns - START_NS for b in streams["cam_audio"]]
         assert arrivals[0] < 4.2 * NS_PER_S
+
+    def test_a_silent_track_does_not_pile_up_the_other(self, tmp_path: Path) -> None:
+        path = write_clip(
+            tmp_path / "late.mov",
+            frames=pictures(300),
+            sound=tone(800, 8000),
+            rate=8000,
+            sound_from=72000,
+            codecs=("mpeg4", "pcm_s16le"),
+        )
+        reader = MediaReader("cam", str(path), None, None, 1.0, SystemClock().now_ns)
+        assert sum(len(track.packets) for track in reader.tracks) < 100
+        reader.close()
+
+    def test_delayed_pictures_are_given_at_the_end_whatever_the_order_of_tracks(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "a.mp4"
+        write_clip(path, frames=pictures(30), sound=tone(48000, 48000), sound_first=True)
+        streams = play(path)
+        assert streams["cam_audio"][0].stream.topic.endswith("#0")
+        assert len(streams["cam_video"]) == 30
+
+    def test_an_unpaced_reconnect_goes_on_after_the_last_stamp(self, clip: Path) -> None:
+        driver = build(clip)
+        driver.connect()
+        first = [s.t_ns for s in read_all(driver, 50)]
+        driver.connect()
+        second = [s.t_ns for s in read_all(driver, 50)]
+        driver.disconnect()
+        shift_ns = second[0][0] - first[0][0]
+        assert second[0][0] == max(t_ns[-1] for t_ns in first)
+        for before, after in zip(first, second, strict=True):
+            np.testing.assert_array_equal(before + shift_ns, after)
 
     def test_blocks_come_in_order_of_completion(self, clip: Path) -> None:
         driver = build(clip)
@@ -478,12 +512,13 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     """/file: the clip. /cut: half of it. /mjpeg: a live camera of 20 pictures. /stall: one that
-    falls silent after five. /private: asks for a password.
+    falls silent after five. /live.ts: one with sound and a clock. /private: asks for a password.
     """
 
-    def __init__(self, clip: Path) -> None:
+    def __init__(self, clip: Path, live: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.clip, self.closing = clip.read_bytes(), threading.Event()
+        self.clip, self.live = clip.read_bytes(), live.read_bytes()
+        self.closing = threading.Event()
 
     def url(self, path: str, login: str = "") -> str:
         return f"http://{login}127.0.0.1:{self.server_port}/{path}"
@@ -509,6 +544,12 @@ class Server(ThreadingHTTPServer):
                 self.closing.wait(0.02)
             if path == "/stall":
                 self.closing.wait(30)
+        elif path == "/live.ts":
+            request.send_response(200)
+            request.end_headers()
+            for start in range(0, len(self.live), 188 * 40):
+                request.wfile.write(self.live[start : start + 188 * 40])
+                self.closing.wait(0.01)
         elif path == "/private":
             request.send_response(401)
             request.send_header("WWW-Authenticate", 'Basic realm="x"')
@@ -518,8 +559,15 @@ class Server(ThreadingHTTPServer):
 
 
 @pytest.fixture(scope="module")
-def server(clip: Path) -> Iterator[Server]:
-    with Server(clip) as server:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of an MPEG transport stream."""
+    path = tmp_path_factory.mktemp("live") / "live.ts"
+    return write_clip(path, frames=pictures(60), sound=tone(96000, 48000))
+
+
+@pytest.fixture(scope="module")
+def server(clip: Path, live: Path) -> Iterator[Server]:
+    with Server(clip, live) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -552,6 +600,31 @@ class TestNetwork:
         for block in blocks:
             assert before_ns < block.t_ns[0] == block.arrival_ns < clock.now_ns()
         assert blocks[-1].t_ns[0] - blocks[5].t_ns[0] > 14 * 15_000_000  # as sent: 20 ms apart
+
+    def test_a_live_source_with_a_clock_gives_its_stamps_too(
+        self, server: Server, live: Path
+    ) -> None:
+        clock = SystemClock()
+        samples, _, end = play_damaged(server.url("live.ts"), clock=clock)
+        assert isinstance(end, DeviceLost)
+        streams = by_stream(samples)
+        for kind, exact_s in packet_times(live).items():
+            blocks = streams[f"cam_{kind}"]
+            assert blocks[0].stream.clock == "device"
+            device = np.concatenate([b.device_t_ns for b in blocks if b.device_t_ns is not None])
+            assert abs(device[0] - exact_s[0] * NS_PER_S) < 50_000  # a tick of its 90 kHz clock
+            assert (np.diff(device) > 0).all()
+            for block in blocks:
+                assert block.t_ns[-1] <= block.arrival_ns
+                assert (np.diff(block.t_ns) >= 0).all()
+        video_ns = [
+            int(b.device_t_ns[0]) for b in streams["cam_video"] if b.device_t_ns is not None
+        ]
+        assert len(video_ns) >= 55  # what the decoder still held is lost with the connection
+        exact_ns = [t * NS_PER_S // 1 for t in packet_times(live)["video"]]
+        assert video_ns == exact_ns[: len(video_ns)]
+        span_ns = samples[-1].arrival_ns - samples[0].arrival_ns
+        assert span_ns < 2 * NS_PER_S  # not paced: the server sends it faster than it plays
 
     def test_a_camera_that_falls_silent_is_lost(self, server: Server) -> None:
         driver = build(server.url("stall"), network_timeout_s=0.3)

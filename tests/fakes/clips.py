@@ -28,14 +28,17 @@ def write_clip(
     sound: np.ndarray | None = None,
     rate: int = 48000,
     sound_from: int = 0,
+    sound_first: bool = False,
     codecs: tuple[str, str] = ("libx264", "aac"),
     options: dict[str, str] | None = None,
 ) -> Path:
     """frames: uint8 RGB, shown at pts * time_base (default 0, 1, 2 ...). sound: int16 (n,
-    channels) from sample `sound_from` on. Interleaved in order of time, as players expect.
+    channels) from sample `sound_from` on; sound_first: the first track, and not the second.
+    Interleaved in order of time, as players expect.
     """
     with av.open(str(path), "w", options=options or {}) as container:
         jobs = []
+        audio = container.add_stream(codecs[1], rate=rate) if sound_first else None
         if frames is not None:
             pictures = list(frames)
             height, width, _ = pictures[0].shape
@@ -48,7 +51,7 @@ def write_clip(
                 frame.pts, frame.time_base = (pts[number] if pts else number), time_base
                 jobs.append((frame.pts * time_base, video, frame))
         if sound is not None:
-            audio = container.add_stream(codecs[1], rate=rate)
+            audio = audio or container.add_stream(codecs[1], rate=rate)
             audio.layout = {1: "mono", 2: "stereo"}[sound.shape[1]]
             size = 1024
             for start in range(0, len(sound), size):
