@@ -76,6 +76,7 @@ class McapFile:
         if summary is None:
             summary = self._scan()
             self._reader = _Scanned(self._file, summary)
+        self._has_chunks = bool(summary.chunk_indexes)
         self.channels: dict[int, Channel] = summary.channels
         self.schemas: dict[int, Schema] = summary.schemas
         statistics = summary.statistics
@@ -92,10 +93,9 @@ class McapFile:
 
         Raises BadData at a damaged record, after which there is nothing more to read.
         """
-        chunked = (
-            McapMessage(channel.topic, m.log_time, m.data, channel.id)
-            for _, channel, m in self._reader.iter_messages(topics)
-        )
+        # Without a chunk the library would walk the file itself, and into what was cut off.
+        found = self._reader.iter_messages(topics) if self._has_chunks else ()
+        chunked = (McapMessage(c.topic, m.log_time, m.data, c.id) for _, c, m in found)
         try:
             if self._loose_times:
                 # heapq.merge reads chunks only as far as it has to.
