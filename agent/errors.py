@@ -7,6 +7,7 @@
     |   |-- DeviceBusy             as DeviceNotFound
     |   |-- DeviceLost             reconnect with back-off
     |   |-- ReadTimeout            N in a row count as lost
+    |   |   `-- NotDue             a recording's next block is due later; never counts as lost
     |   |-- BadData                the block is dropped and counted
     |   `-- EndOfStream            not a fault: a file has played to its end
     |-- EncoderError
@@ -37,6 +38,7 @@ __all__ = [
     "EndOfStream",
     "ModelMismatch",
     "ModelMissing",
+    "NotDue",
     "Overrun",
     "ReadTimeout",
     "RecordError",
@@ -76,6 +78,10 @@ class DeviceLost(DriverError):
 
 class ReadTimeout(DriverError):
     """Nothing arrived within the timeout; the device may still be well."""
+
+
+class NotDue(ReadTimeout):
+    """Nothing is due yet: a paced source is well and knows when its next block comes."""
 
 
 class BadData(DriverError):

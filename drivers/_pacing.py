@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.clock import NS_PER_S, Clock, from_s, to_s
-from agent.errors import ReadTimeout
+from agent.errors import NotDue
 from agent.types import Int64Array
 
 __all__ = ["ns_per_s", "ticks_ns", "wait_until_due"]
@@ -37,10 +37,10 @@ def ticks_ns(first_ns: Fraction | int, step_ns: Fraction, count: int) -> Int64Ar
 def wait_until_due(clock: Clock, due_ns: int, timeout_s: float, label: str) -> None:
     """Sleep until `due_ns`; where that is later than `timeout_s` from now, only until then.
 
-    Raises ReadTimeout, beginning with `label`, in the second case.
+    Raises NotDue, beginning with `label`, in the second case.
     """
     deadline_ns = clock.now_ns() + from_s(timeout_s)
     clock.wait_until_ns(min(due_ns, deadline_ns))
     if due_ns > deadline_ns:
         left_s = to_s(due_ns - deadline_ns)
-        raise ReadTimeout(f"{label}: the next block is due in {left_s:.3f} s")
+        raise NotDue(f"{label}: the next block is due in {left_s:.3f} s")
