@@ -12,6 +12,7 @@ from agent.config import QueryConfig
 from agent.config_file import convert_section
 from agent.core import Core
 from agent.errors import AgentError
+from agent.redact import redact_text
 from agent.wire import Reply, Request, RequestError
 
 __all__ = ["CHANGING", "OPS", "Operations"]
@@ -76,7 +77,8 @@ class Operations:
         if op == "record.stop":
             return self._record_stop()
         if op == "config.get":
-            return msgspec.to_builtins(self._core.config.file, enc_hook=str)
+            text = msgspec.json.encode(self._core.config.file, enc_hook=str).decode()
+            return msgspec.json.decode(redact_text(text))
         return self._status()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import BadData, DeviceLost, DeviceNotFound
 from agent.extras import needs_extra
+from agent.redact import is_url, redact
 from drivers._av_tracks import AudioTrack, Block, VideoTrack
 
 if TYPE_CHECKING:
@@ -17,36 +17,13 @@ if TYPE_CHECKING:
     from av.error import FFmpegError
     from av.packet import Packet
 
-__all__ = ["MediaReader", "is_url", "redact"]
+__all__ = ["MediaReader"]
 
 # Containers interleave tracks within about a second; a track that is silent for longer than this
 # is no longer waited for, so that the packets of the others do not pile up.
 MAX_LEAD_S = 2
 # A local file that cannot be read on after so many attempts in a row has ended.
 MAX_READ_ERRORS = 16
-
-
-def is_url(source: str) -> bool:
-    """True for scheme://..., False for a path."""
-    return "://" in source
-
-
-def redact(source: str) -> str:
-    """`source` for people: a URL without user, password, query and fragment; a path as it is.
-
-    A password that should have been percent-encoded can look like a host or a path: where an '@'
-    comes later than it should, less is shown.
-    """
-    if not is_url(source):
-        return source
-    scheme, rest = source.split("://", 1)
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    after = rest[len(authority) :]
-    login, _, host = authority.rpartition("@")
-    if "@" in after:
-        plain = not login and re.fullmatch(r"(\[[^]]*\]|[^:]*)(:\d+)?", host)
-        return f"{scheme}://{host}/***" if plain else f"{scheme}://***"
-    return f"{scheme}://{host}{re.split(r'[?#]', after, maxsplit=1)[0]}"
 
 
 class MediaReader:

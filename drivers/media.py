@@ -23,8 +23,9 @@ from msgspec import Meta
 
 from agent.clock import NS_PER_S, Clock
 from agent.errors import DeviceLost, DeviceNotFound, EndOfStream
+from agent.redact import redact
 from agent.types import Int64Array, Sample, Settings, StreamInfo
-from drivers._av_reader import MediaReader, redact
+from drivers._av_reader import MediaReader
 from drivers._av_tracks import Block
 from drivers._pacing import ns_per_s, ticks_ns, wait_until_due
 

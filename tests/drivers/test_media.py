@@ -32,8 +32,9 @@ from agent.errors import (
     EndOfStream,
     ReadTimeout,
 )
+from agent.redact import redact
 from agent.types import Driver, Sample
-from drivers._av_reader import MediaReader, redact
+from drivers._av_reader import MediaReader
 from drivers.media import PLUGIN, MediaConfig, MediaDriver
 from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all
 from tests.fakes.clips import corrupt, packet_times, tone, write_clip
