@@ -9,16 +9,19 @@ from agent.types import Array, Sample, StreamInfo, Window
 
 __all__ = ["Ring"]
 
-SEARCHES = 16  # each loses only to a push inside its few microseconds
+BEGINNING_NS = int(np.iinfo(np.int64).min)
 
 
 class Ring:
     """A circular buffer of ticks: one writer, any number of readers, no locks.
 
     The writer never waits: the oldest ticks make room. A reader copies out and then checks that
-    nothing it copied was overwritten meanwhile, as a seqlock does: `_claimed` is raised before
-    the writer touches a slot, `_head` after it. So a read is the right data or `Overrun`, never
-    newer or torn data. Stamps must not decrease from push to push (pump.py sees to it).
+    nothing it copied was overwritten meanwhile, as a seqlock does: `_claim` is replaced before
+    the writer touches a slot, `_head` moves after it. So a read is the right data or `Overrun`,
+    never newer or torn data. Stamps must not decrease from push to push (pump.py sees to it).
+
+    A search that meets slots being overwritten sees newer stamps there, which can only lead it
+    to too low an index, below the new claim: so one check of the index it found covers it.
     """
 
     def __init__(self, stream: StreamInfo, capacity: int) -> None:
@@ -31,9 +34,11 @@ class Ring:
         self._t_ns = np.zeros(capacity, np.int64)
         self._arrival_ns = np.zeros(capacity, np.int64)
         self._lost = np.zeros(capacity, np.int64)
-        self._claimed = 0  # ticks whose slots may be being written
+        # Ticks that are whole or being written, and the stamp of the newest tick lost to them:
+        # one tuple, so that a reader never sees the one without the other.
+        self._claim: tuple[int, int | None] = (0, None)
         self._head = 0  # ticks that are whole
-        self._gone_t_ns: int | None = None  # stamp of the newest tick that was overwritten
+        self._newest_t_ns: int | None = None
 
     @property
     def head(self) -> int:
@@ -42,15 +47,18 @@ class Ring:
 
     @property
     def newest_t_ns(self) -> int | None:
-        """Stamp of the newest tick; None while empty."""
-        head = self._head
-        return int(self._t_ns[(head - 1) % self.capacity]) if head else None
+        """Stamp of the newest whole tick; None while empty."""
+        return self._newest_t_ns
 
     @property
     def oldest_t_ns(self) -> int | None:
         """Stamp of the oldest tick still held; None while empty."""
-        head = self._head
-        return int(self._t_ns[max(0, head - self.capacity) % self.capacity]) if head else None
+        return self.first_t_ns_from(BEGINNING_NS)
+
+    @property
+    def gone_t_ns(self) -> int | None:
+        """Stamp of the newest tick that was overwritten; None while none was."""
+        return self._claim[1]
 
     def push(self, sample: Sample) -> None:
         """Append a block; the oldest ticks make room. Copies; never blocks on a reader."""
@@ -59,14 +67,15 @@ class Ring:
         skipped = count - keep  # a block longer than the ring leaves only its end
         first = self._head + skipped
         end = self._head + count
-        self._claimed = end
+        gone_t_ns = self._claim[1]
         if end > self.capacity:
             gone = end - self.capacity - 1  # the newest tick that this push loses
-            self._gone_t_ns = (
+            gone_t_ns = (
                 int(sample.t_ns[gone - self._head])
                 if gone >= self._head
                 else int(self._t_ns[gone % self.capacity])
             )
+        self._claim = (end, gone_t_ns)
         at = first % self.capacity
         left = min(keep, self.capacity - at)
         for buffer, values in (
@@ -81,39 +90,62 @@ class Ring:
         if not skipped:
             self._lost[at] = sample.lost
         self._head = end
+        self._newest_t_ns = int(sample.t_ns[-1])  # last: whoever sees it finds the ticks whole
 
     def first_t_ns_from(self, t_ns: int) -> int | None:
         """Stamp of the first held tick at or after `t_ns`; None where there is none yet."""
-        head = self._head
-        index = self._search(t_ns, max(0, head - self.capacity), head)
-        return int(self._t_ns[index % self.capacity]) if index < head else None
+        while True:
+            tail, head, _ = self._span()
+            index = self._search(t_ns, tail, head)
+            found = int(self._t_ns[index % self.capacity]) if index < head else None
+            if not self._overwritten(index):
+                return found
 
     def window(self, start_ns: int, end_ns: int, ticks: int | None = None) -> Window:
         """Copy out the ticks with start_ns <= t_ns < end_ns; of those only the newest `ticks`.
 
-        The window may hold no tick at all. Raises Overrun if a tick that belongs in it is gone.
+        The window may hold no tick at all. Raises Overrun if a tick at or after `start_ns` is
+        gone, unless the newest `ticks` are all still here.
         """
-        for _ in range(SEARCHES):
-            head, gone_t_ns = self._head, self._gone_t_ns
-            tail = max(0, head - self.capacity)
+        while True:  # a repeat needs a push meanwhile, and enough of those end in Overrun
+            tail, head, gone_t_ns = self._span()
             low = self._search(start_ns, tail, head)
             high = self._search(end_ns, low, head)
-            if self._claimed - self.capacity <= tail:
-                break  # no stamp that the search may have looked at was overwritten under it
-        else:
-            raise Overrun(f"stream {self.stream.name}: the writer laps every read")
-        cut = ticks is not None and high - low >= ticks
-        if cut and ticks is not None:
-            low = high - ticks
-        elif low == tail and tail > 0 and gone_t_ns is not None and gone_t_ns >= start_ns:
-            raise Overrun(f"stream {self.stream.name}: ticks from {start_ns} ns on are overwritten")
-        data = self._copy(self._data, low, high)
-        t_ns = self._copy(self._t_ns, low, high)
-        lost = int(self._copy(self._lost, low + 1, high).sum())
-        arrival_ns = int(self._arrival_ns[(high - 1) % self.capacity]) if high > low else 0
-        if high > low and self._claimed - self.capacity > low:
-            raise Overrun(f"stream {self.stream.name}: overwritten while it was being read")
-        return Window(self.stream, start_ns, end_ns, data, t_ns, lost, arrival_ns)
+            gone = gone_t_ns is not None and gone_t_ns >= start_ns
+            if ticks is not None and high - low >= ticks:
+                gone, first = False, high - ticks
+            else:
+                first = low
+            window = None if gone else self._cut(start_ns, end_ns, first, high)
+            if self._overwritten(low):
+                continue
+            if window is None:
+                raise Overrun(
+                    f"stream {self.stream.name}: ticks from {start_ns} ns on are overwritten"
+                )
+            return window
+
+    def _span(self) -> tuple[int, int, int | None]:
+        """(tail, head, gone_t_ns): ticks tail <= index < head are whole and not claimed."""
+        head = self._head
+        claimed, gone_t_ns = self._claim
+        tail = max(0, claimed - self.capacity)
+        return tail, max(tail, head), gone_t_ns
+
+    def _overwritten(self, index: int) -> bool:
+        """Whether the tick `index` of a span has been claimed since."""
+        return self._claim[0] - self.capacity > index
+
+    def _cut(self, start_ns: int, end_ns: int, low: int, high: int) -> Window:
+        return Window(
+            self.stream,
+            start_ns,
+            end_ns,
+            data=self._copy(self._data, low, high),
+            t_ns=self._copy(self._t_ns, low, high),
+            lost=int(self._copy(self._lost, low + 1, high).sum()),
+            arrival_ns=int(self._arrival_ns[(high - 1) % self.capacity]) if high > low else 0,
+        )
 
     def _search(self, t_ns: int, low: int, high: int) -> int:
         """Index of the first tick in [low, high) stamped at or after `t_ns`, else `high`."""

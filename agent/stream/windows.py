@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.clock import from_s
@@ -62,47 +63,54 @@ class Windows:
 
     def take(self, now_ns: int) -> list[Window]:
         """The windows that are due, oldest first, each once. Empty ones are passed over."""
-        out: list[Window] = []
-        newest = self.ring.newest_t_ns
-        if newest is None:
-            return out
+        ends = list(self._due(now_ns))
+        if self._max_backlog is not None and len(ends) > self._max_backlog:
+            self.counts.skipped += len(ends) - self._max_backlog
+            del ends[: -self._max_backlog]
+        windows = [self._window(end_ns) for end_ns in ends]
+        return [window for window in windows if window is not None]
+
+    def _due(self, now_ns: int) -> Iterator[int]:
+        """Ends of the windows that are due and hold a tick, each once."""
+        newest_ns, first_ns = self.ring.newest_t_ns, self.ring.oldest_t_ns
+        if newest_ns is None or first_ns is None:
+            return
         if self._next_end_ns is None:
-            first = self.ring.oldest_t_ns
-            assert first is not None
-            span = self._length_ns if self.spec.ticks is None else 1
-            self._next_end_ns = self._grid(first + span)
-        # Over a gap longer than the window, go on where there are ticks again.
-        seen = self.ring.first_t_ns_from(self._next_end_ns - self._length_ns)
-        if seen is not None and seen >= self._next_end_ns:
-            self._next_end_ns = self._grid(seen + 1)
-        if self._max_backlog is not None:
-            last_due = (newest // self.hop_ns) * self.hop_ns
-            skip = (last_due - self._next_end_ns) // self.hop_ns + 1 - self._max_backlog
-            if skip > 0:
-                self.counts.skipped += skip
-                self._next_end_ns += skip * self.hop_ns
-        while self._next_end_ns <= newest or (
-            self._next_end_ns + self._lateness_ns <= now_ns
-            and newest >= self._next_end_ns - self._length_ns
-        ):
-            end = self._next_end_ns
-            self._next_end_ns += self.hop_ns
-            try:
-                window = self.ring.window(end - self._length_ns, end, self.spec.ticks)
-            except Overrun:
-                self.counts.overruns += 1
+            span_ns = self._length_ns if self.spec.ticks is None else 1
+            self._next_end_ns = self._grid(first_ns + span_ns)
+        while True:
+            end_ns = self._next_end_ns
+            seen_ns = self.ring.first_t_ns_from(end_ns - self._length_ns)
+            if seen_ns is None or seen_ns > newest_ns:
+                return
+            if seen_ns >= end_ns:  # no tick is in it: on, in one step, where there are any
+                self._next_end_ns = self._grid(seen_ns + 1)
+                self.counts.overruns += self._overrun(end_ns, self._next_end_ns)
                 continue
-            if len(window.t_ns) >= self._min_ticks:
-                self.counts.taken += 1
-                out.append(window)
-            elif len(window.t_ns):
-                self.counts.short += 1
-            else:
-                # A gap longer than the window: go on where there are ticks again.
-                after = self.ring.first_t_ns_from(end)
-                if after is not None:
-                    self._next_end_ns = max(self._next_end_ns, self._grid(after + 1))
-        return out
+            if end_ns > newest_ns and end_ns + self._lateness_ns > now_ns:
+                return
+            self._next_end_ns += self.hop_ns
+            yield end_ns
+
+    def _overrun(self, end_ns: int, until_ns: int) -> int:
+        """How many windows from `end_ns` to before `until_ns` may have held ticks now gone."""
+        gone_ns = self.ring.gone_t_ns
+        if gone_ns is None:
+            return 0
+        begun = (gone_ns + self._length_ns - end_ns) // self.hop_ns + 1
+        return max(0, min(begun, (until_ns - end_ns) // self.hop_ns))
+
+    def _window(self, end_ns: int) -> Window | None:
+        try:
+            window = self.ring.window(end_ns - self._length_ns, end_ns, self.spec.ticks)
+        except Overrun:
+            self.counts.overruns += 1
+            return None
+        if len(window.t_ns) < self._min_ticks:
+            self.counts.short += 1
+            return None
+        self.counts.taken += 1
+        return window
 
     def _grid(self, t_ns: int) -> int:
         """The first window end at or after `t_ns`."""
