@@ -98,5 +98,7 @@ class ManualClock:
         self._now_ns = max(self._now_ns, t_ns)
 
     def wait_until_ns(self, t_ns: int, stop: threading.Event | None = None) -> bool:
+        if stop is not None and stop.is_set() and t_ns > self._now_ns:
+            return False
         self.advance_to_ns(t_ns)
         return True

@@ -45,6 +45,7 @@ class ClockSync:
     def __init__(self, span_s: float = 120.0) -> None:
         self._bins: list[tuple[int, int]] = []  # (device_ns, arrival - device), oldest first
         self._keep = max(4, round(span_s * NS_PER_S / BIN_NS))
+        self._newest_ns = 0  # device stamp; means nothing while there are no bins
         self._estimate: ClockEstimate | None = None
         self.steps = 0
 
@@ -58,13 +59,15 @@ class ClockSync:
         offset = arrival_ns - device_ns
         guess = self._estimate
         if guess is not None:
-            predicted = self._offset_at(guess, device_ns)
-            if offset < predicted - STEP_NS or device_ns < self._bins[-1][0] - STEP_NS:
+            ahead = offset < self._offset_at(guess, device_ns) - STEP_NS
+            if ahead or device_ns < self._newest_ns - STEP_NS:
                 self.reset()
                 self.steps += 1
-        if self._bins and device_ns // BIN_NS == self._bins[-1][0] // BIN_NS:
-            if offset >= self._bins[-1][1]:
-                return
+        self._newest_ns = max(device_ns, self._newest_ns) if self._bins else device_ns
+        newer = device_ns // BIN_NS - self._bins[-1][0] // BIN_NS if self._bins else 1
+        if newer < 0 or (newer == 0 and offset >= self._bins[-1][1]):
+            return  # it came late, or is no less delayed than what its bin holds
+        if newer == 0:
             self._bins[-1] = (device_ns, offset)
         else:
             self._bins.append((device_ns, offset))
@@ -91,22 +94,23 @@ class ClockSync:
             while len(hull) >= 2 and _not_below(hull[-2], hull[-1], point):
                 hull.pop()
             hull.append(point)
-        device = np.array([d for d, _ in self._bins], np.float64)
-        centre = int(device.mean())
+        newest_ns, newest_offset = self._bins[-1]
+        # Differences first: a float64 holds a stamp of today to 256 ns only.
+        device = np.array([d - newest_ns for d, _ in self._bins], np.float64)
+        offsets = np.array([o - newest_offset for _, o in self._bins], np.float64)
         drift = 0.0
-        anchor = min(self._bins, key=lambda point: point[1])
-        if self._bins[-1][0] - self._bins[0][0] >= DRIFT_SPAN_NS:
-            edge = next((a, b) for a, b in pairwise(hull) if b[0] >= centre)
-            drift = (edge[1][1] - edge[0][1]) / (edge[1][0] - edge[0][0])
-            drift = float(np.clip(drift, -MAX_DRIFT, MAX_DRIFT))
-            anchor = edge[0]
-        offsets = np.array([o for _, o in self._bins], np.float64)
-        above = offsets - (anchor[1] + drift * (device - anchor[0]))
+        if newest_ns - self._bins[0][0] >= DRIFT_SPAN_NS:
+            centre = newest_ns + round(device.mean())
+            a, b = next((a, b) for a, b in pairwise(hull) if b[0] >= centre)
+            drift = float(np.clip((b[1] - a[1]) / (b[0] - a[0]), -MAX_DRIFT, MAX_DRIFT))
+        # A line of that slope, touching the points from below: no delay is negative.
+        delays = offsets - drift * device
+        anchor = int(np.argmin(delays))
         return ClockEstimate(
-            offset_ns=anchor[1],
+            offset_ns=self._bins[anchor][1],
             drift=drift,
-            reference_ns=anchor[0],
-            uncertainty_ns=int(np.median(np.abs(above))),
+            reference_ns=self._bins[anchor][0],
+            uncertainty_ns=int(np.median(delays - delays[anchor])),
         )
 
     @staticmethod

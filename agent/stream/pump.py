@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import numpy as np
 
 from agent.clock import Clock, from_s, to_s
 from agent.config import DriverConfig
-from agent.errors import BadData, DeviceLost, DriverError, EndOfStream, ReadTimeout
+from agent.errors import BadData, DeviceLost, DriverError, EndOfStream, NotDue, ReadTimeout
 from agent.stream.clocksync import ClockSync
 from agent.types import Array, Driver, Sample, StreamInfo
 
@@ -27,7 +28,11 @@ OnState = Callable[["StreamState"], None]
 
 @dataclass
 class StreamState:
-    """What is known of one stream. Written by its pump's thread only; counters are in ticks."""
+    """What is known of one stream. Only its pump writes here.
+
+    received, lost, bad: ticks; a block that a driver refuses counts as one bad tick, as nobody
+    knows how many it held. reconnects: how often the device has come back.
+    """
 
     info: StreamInfo
     state: State = "offline"
@@ -41,7 +46,7 @@ class StreamState:
     newest_t_ns: int | None = None
     arrival_ns: int | None = None
     clock: ClockSync | None = None
-    same_since_ns: int | None = None
+    same_since_ns: int = 0
     last_tick: Array | None = None
 
 
@@ -61,41 +66,52 @@ class Pump:
         self.ended = False
         self.on_connected: Callable[[Pump], None] = lambda pump: None
         self._clock, self._on_state = clock, on_state
+        self._state_lock = threading.Lock()  # `watch` and the driver's thread both change states
         self._timeouts = 0
         self._backoff_s = config.backoff_min_s
 
     def connect(self) -> None:
         """Open the driver. Raises what it raises; on a reconnect also DeviceLost if it changed."""
         self.driver.connect()
-        now = self._clock.now_ns()
-        for info in self.driver.streams:
-            known = self.streams.get(info.name)
-            if known is None:
-                self.streams[info.name] = StreamState(info, since_ns=now)
-            elif replace(known.info, rate_hz=info.rate_hz) != info:
-                self.driver.disconnect()
-                raise DeviceLost(f"{self.name}: came back as {info}, was {known.info}")
+        streams = {info.name: info for info in self.driver.streams}
         for state in self.streams.values():
-            state.clock = ClockSync() if state.info.clock == "device" else None
-            state.next_seq = None  # a reconnected device counts from anew
-            self._set(state, "online", "")
+            now_is = streams.get(state.info.name)
+            if now_is is None or replace(now_is, rate_hz=state.info.rate_hz) != state.info:
+                self.driver.disconnect()
+                raise DeviceLost(
+                    f"{self.name}: came back with {now_is or 'no such stream'}, was {state.info}"
+                )
+        for name, info in streams.items():
+            known = self.streams.get(name)
+            if known is None:
+                known = self.streams[name] = StreamState(info, since_ns=self._clock.now_ns())
+            else:
+                known.reconnects += 1
+            known.clock = ClockSync() if info.clock == "device" else None
+            known.next_seq = None  # a reconnected device counts from anew
+            known.last_tick = None
+            self._set(known, "online", "")
         self._timeouts = 0
-        self._backoff_s = self.config.backoff_min_s
         self.on_connected(self)
 
     def step(self, timeout_s: float) -> int:
         """One read; returns how many samples it gave. Raises EndOfStream and DeviceLost."""
         try:
             samples = self.driver.read(timeout_s)
+        except NotDue:
+            return 0
         except ReadTimeout as exc:
             self._timeouts += 1
             if self._timeouts >= self.config.timeouts:
                 raise DeviceLost(f"{self.name}: silent for {self._timeouts} reads") from exc
             return 0
         except BadData as exc:
+            self._timeouts = 0
             self._count_bad(str(exc))
             return 0
         self._timeouts = 0
+        if samples:
+            self._backoff_s = self.config.backoff_min_s
         for sample in samples:
             self.accept(sample)
         return len(samples)
@@ -103,6 +119,11 @@ class Pump:
     def accept(self, sample: Sample) -> None:
         """Check one block and hand it to the sinks, or drop and count it."""
         state = self.streams[sample.stream.name]
+        lost = sample.lost
+        if state.next_seq is not None:
+            lost = max(lost, sample.seq - state.next_seq)
+        state.lost += lost
+        state.next_seq = sample.seq + len(sample)
         if state.clock is not None and sample.device_t_ns is not None:
             state.clock.observe(int(sample.device_t_ns[-1]), sample.arrival_ns)
             host = state.clock.to_host(sample.device_t_ns, sample.arrival_ns)
@@ -110,26 +131,20 @@ class Pump:
                 host = np.maximum(host, state.newest_t_ns)  # a better estimate may step back
             sample = replace(sample, t_ns=np.maximum.accumulate(host))
         elif state.newest_t_ns is not None and int(sample.t_ns[0]) < state.newest_t_ns:
-            kept = int(np.searchsorted(sample.t_ns, state.newest_t_ns, side="left"))
-            state.bad += min(kept, len(sample))
-            if kept >= len(sample):
+            late = int(np.searchsorted(sample.t_ns, state.newest_t_ns, side="left"))
+            state.bad += late
+            if late == len(sample):
                 return
             sample = replace(
                 sample,
-                seq=sample.seq + kept,
-                t_ns=sample.t_ns[kept:],
-                data=sample.data[kept:],
-                device_t_ns=None if sample.device_t_ns is None else sample.device_t_ns[kept:],
-                lost=0,
+                seq=sample.seq + late,
+                t_ns=sample.t_ns[late:],
+                data=sample.data[late:],
+                device_t_ns=None if sample.device_t_ns is None else sample.device_t_ns[late:],
             )
-        gap = sample.lost
-        if state.next_seq is not None and sample.seq != state.next_seq:
-            gap = max(gap, sample.seq - state.next_seq)
-        if gap != sample.lost:
-            sample = replace(sample, lost=gap)
-        state.lost += gap
+        if lost != sample.lost:
+            sample = replace(sample, lost=lost)
         state.received += len(sample)
-        state.next_seq = sample.seq + len(sample)
         state.newest_t_ns = int(sample.t_ns[-1])
         state.arrival_ns = sample.arrival_ns
         if self._frozen(state, sample):
@@ -171,40 +186,36 @@ class Pump:
         for state in self.streams.values():
             last = max(state.arrival_ns or 0, state.since_ns)
             silent_s = to_s(now_ns - last)
-            if state.state == "online" and silent_s > self.config.stale_s:
-                self._set(state, "degraded", f"no data for {silent_s:.1f} s")
+            if silent_s > self.config.stale_s:
+                self._set(state, "degraded", f"no data for {silent_s:.1f} s", only_if="online")
 
     def _lost(self, reason: str) -> None:
         logger.warning("%s: %s; trying again in %.1f s", self.name, reason, self._backoff_s)
         self.driver.disconnect()
         for state in self.streams.values():
-            state.reconnects += 1
             self._set(state, "offline", reason)
 
     def _count_bad(self, reason: str) -> None:
         logger.debug("%s: dropped: %s", self.name, reason)
-        for state in self.streams.values():
-            # A driver of several streams names the one in the message; else it is the only one.
-            if len(self.streams) == 1 or state.info.name in reason:
-                state.bad += 1
-                break
+        # A driver of several streams names the one in the message; else the first stands for all.
+        words = set(re.findall(r"\w+", reason))
+        named = [state for state in self.streams.values() if state.info.name in words]
+        for state in (named or list(self.streams.values()))[:1]:
+            state.bad += 1
 
     def _frozen(self, state: StreamState, sample: Sample) -> bool:
         if self.config.frozen_s is None:
             return False
-        tick = sample.data[-1]
-        if (
-            state.last_tick is not None
-            and np.array_equal(tick, state.last_tick)
-            and bool((sample.data == tick).all())
-        ):
-            if state.same_since_ns is None:
-                state.same_since_ns = int(sample.t_ns[0])
-            return int(sample.t_ns[-1]) - state.same_since_ns >= from_s(self.config.frozen_s)
-        state.last_tick, state.same_since_ns = tick, None
-        return False
+        if state.last_tick is None or not bool((sample.data == state.last_tick).all()):
+            state.last_tick, state.same_since_ns = sample.data[-1], int(sample.t_ns[-1])
+            return False
+        return int(sample.t_ns[-1]) - state.same_since_ns >= from_s(self.config.frozen_s)
 
-    def _set(self, state: StreamState, value: State, reason: str) -> None:
-        if (state.state, state.reason) != (value, reason):
+    def _set(
+        self, state: StreamState, value: State, reason: str, only_if: State | None = None
+    ) -> None:
+        with self._state_lock:
+            if only_if not in (None, state.state) or (state.state, state.reason) == (value, reason):
+                return
             state.state, state.reason, state.since_ns = value, reason, self._clock.now_ns()
             self._on_state(state)
