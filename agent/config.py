@@ -5,22 +5,25 @@ agent/config_file.py reads them from YAML. Paths are `Path`: those in a file are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
-from agent.types import NAME_PATTERN, RuntimeOptions, Settings
+from agent.types import NAME_PATTERN, RuntimeOptions, Settings, slug
 
 __all__ = [
     "BusConfig",
     "Config",
+    "ConfigFile",
     "CurveConfig",
     "DriverConfig",
+    "DriverEntry",
     "GateConfig",
     "MatchConfig",
     "QueryConfig",
+    "RecordConfig",
     "SpaceConfig",
     "TowerConfig",
 ]
@@ -130,6 +133,12 @@ class QueryConfig(Settings, frozen=True, kw_only=True):
         if self.text is not None and not self.text.strip():
             raise ValueError("text is empty")
 
+    def named(self) -> QueryConfig:
+        """The same query with its id and label filled in."""
+        file = self.audio or self.image
+        label = self.label or self.text or (file.stem if file else "")
+        return msgspec.structs.replace(self, id=self.id or slug(label), label=label)
+
 
 class MatchConfig(Settings, frozen=True, kw_only=True):
     """How cosines become scores (docs/matching.md).
@@ -141,10 +150,10 @@ class MatchConfig(Settings, frozen=True, kw_only=True):
     """
 
     max_age_s: Positive = 2.0
-    z_mid: float = 4.0
-    z_scale: Positive = 0.7
+    z_mid: float = 3.0
+    z_scale: Positive = 0.5
     prior_windows: Positive = 120
-    memory_windows: Positive = 2400
+    memory_windows: Annotated[float, msgspec.Meta(ge=1)] = 2400
     min_deviation: Positive = 0.02
     gate: GateConfig = GateConfig()
 
@@ -211,4 +220,3 @@ class Config:
     file: ConfigFile
     drivers: tuple[DriverEntry, ...]
     digest: str
-    source: Path | None = field(default=None)

@@ -102,6 +102,10 @@ class Fusion:
             quiet_hours=round(max(hours, default=0.0), 4),
         )
 
+    def may_answer(self, name: str) -> NDArray[np.bool_]:
+        """(rows,): which queries the stream `name` may answer."""
+        return self._streams[name].may
+
     def hop_ns(self, name: str) -> int:
         return self._streams[name].hop_ns
 
@@ -121,11 +125,17 @@ class Fusion:
         )
         old = before._streams.get(info.name) if before is not None else None
         if before is not None and old is not None:
-            for key, row in self._row_of.items():
-                if key in before._row_of:
-                    stream.null.copy_from(old.null, row, before._row_of[key])
+            kept = [(row, before._row_of.get(key)) for key, row in self._row_of.items()]
+            for here, there in kept:
+                if there is not None:
+                    stream.null.copy_from(old.null, here, there)
             if old.embedding is not None:
                 self._see(stream, old.embedding)
+                for here, there in kept:
+                    if there is not None:
+                        # As it was scored: the null has learned from that very cosine since.
+                        stream.z[here] = old.z[there]
+                        stream.score[here] = old.score[there]
         return stream
 
     def _see(self, stream: _Stream, embedding: Embedding) -> None:

@@ -25,11 +25,12 @@ class Transition:
 
 
 class Gate:
-    """One query's decision, fed with (time, score) in any order of streams.
+    """One query's decision, fed with (time, score).
 
     A score at or above `enter` opens it, once it has held (never below `exit`) for
     `min_duration_s`; it stays open until no score has reached `exit` for `hold_s`. Then it is
-    silent for `cool_down_s`. Time that goes backwards counts as standing still.
+    silent for `cool_down_s`. Time that goes backwards counts as standing still. No two events
+    share a nanosecond: each starts after the last evidence of the one before.
     """
 
     def __init__(self, config: GateConfig) -> None:
@@ -43,6 +44,7 @@ class Gate:
         self._told_peak = 0.0
         self._peak = 0.0
         self._quiet_until_ns: int | None = None
+        self._free_ns: int | None = None  # the first time that no event has claimed
 
     @property
     def is_open(self) -> bool:
@@ -68,8 +70,8 @@ class Gate:
         if self._state == "idle" and score >= config.enter:
             self._state = "pending"
             self._start_ns = t_ns if start_ns is None else min(start_ns, t_ns)
-            if self._quiet_until_ns is not None:
-                self._start_ns = max(self._start_ns, self._last_ns)
+            if self._free_ns is not None:
+                self._start_ns = max(self._start_ns, self._free_ns)
             self._first_ns, self._peak = t_ns, score
         if self._state == "pending":
             self._last_ns = t_ns
@@ -81,9 +83,10 @@ class Gate:
 
     def close(self) -> Transition | None:
         """End what is open, at its last evidence: the agent stops or the query is removed."""
-        was_open = self.is_open
+        if self.is_open:
+            return self._end(self._now_ns or 0)
         self._state = "idle"
-        return self._tell("end", self._last_ns) if was_open else None
+        return None
 
     def _open(self, t_ns: int, score: float) -> Transition | None:
         config = self.config
@@ -94,10 +97,14 @@ class Gate:
             if due or self._peak >= self._told_peak + LEAST_RISE:
                 return self._tell("update", t_ns)
         elif t_ns - self._last_ns >= from_s(config.hold_s):
-            self._state = "idle"
-            self._quiet_until_ns = t_ns + from_s(config.cool_down_s)
-            return self._tell("end", t_ns)
+            return self._end(t_ns)
         return None
+
+    def _end(self, t_ns: int) -> Transition:
+        self._state = "idle"
+        self._free_ns = self._last_ns + 1
+        self._quiet_until_ns = max(self._free_ns, t_ns + from_s(self.config.cool_down_s))
+        return self._tell("end", t_ns)
 
     def _tell(self, phase: Phase, t_ns: int) -> Transition:
         self._told_ns, self._told_peak = t_ns, self._peak

@@ -18,6 +18,8 @@ from agent.wire import ClockState, Event, Latency, Model, QueryRef, ScoreMessage
 
 __all__ = ["EventContext", "Matcher"]
 
+NO_EVIDENCE = -1.0  # a score below any exit threshold
+
 
 @dataclass(frozen=True)
 class EventContext:
@@ -65,14 +67,18 @@ class Matcher:
         """
         events = self._refresh()
         scores = self._fusion.observe(embedding)
-        hop_ns = self._fusion.hop_ns(embedding.stream)
+        may = self._fusion.may_answer(embedding.stream)
         for row, gate in enumerate(self._gates):
-            if gate.is_idle and scores[row] < gate.config.enter:
+            if not may[row] or (gate.is_idle and scores[row] < gate.config.enter):
                 continue
             value, best = self._fusion.best(row, embedding.end_ns)
-            # The newest hop of the window is what it holds that its predecessor did not.
-            began = max(best.start_ns, best.end_ns - hop_ns) if best else None
-            told = gate.step(embedding.end_ns, value, began)
+            t_ns, began = embedding.end_ns, None
+            if best is not None and value >= gate.config.exit:
+                # What holds an event open holds it to its own end, not to that of another
+                # stream's; and its newest hop is what it has that its predecessor had not.
+                t_ns = best.end_ns
+                began = max(best.start_ns, t_ns - self._fusion.hop_ns(best.stream))
+            told = gate.step(t_ns, value, began)
             if told:
                 events.append(self._event(row, told, embedding.end_ns))
         quiet = np.array([gate.is_idle for gate in self._gates], bool)
@@ -85,7 +91,7 @@ class Matcher:
         for row, gate in enumerate(self._gates):
             if gate.is_idle or self._fusion.best(row, now_ns)[1] is not None:
                 continue
-            told = gate.step(now_ns, 0.0)
+            told = gate.step(now_ns, NO_EVIDENCE)
             if told:
                 events.append(self._event(row, told, now_ns, "stale"))
         return events

@@ -11,7 +11,7 @@ import msgspec
 
 from agent.config import GateConfig, QueryConfig
 from agent.errors import ConfigError
-from agent.types import Embedding, StreamInfo, slug
+from agent.types import Embedding, StreamInfo
 from agent.wire import QueryRef
 
 __all__ = ["Query", "QuerySet"]
@@ -55,21 +55,19 @@ class QuerySet:
 
     def put(self, config: QueryConfig) -> Query:
         """Add a query, or replace the one of the same id. Unchanged ones are left alone."""
-        file = config.audio or config.image
-        label = config.label or config.text or (file.stem if file else "")
-        query_id = config.id or slug(label)
-        config = msgspec.structs.replace(config, id=query_id, label=label)
+        config = config.named()
         rev = _revision(config)
-        old = self._queries.get(query_id)
-        if old is not None and old.config == config and old.ref.rev == rev:
-            return old
+        old = self._queries.get(config.id)
+        same = old if old is not None and old.ref.rev == rev else None
+        if same is not None and same.config == config:
+            return same
         query = Query(
             config=config,
-            ref=QueryRef(id=query_id, rev=rev, label=label),
+            ref=QueryRef(id=config.id, rev=rev, label=config.label),
             gate=config.gate or self._default_gate,
-            embedding=self._embed(config),
+            embedding=same.embedding if same is not None else self._embed(config),
         )
-        self._queries[query_id] = query
+        self._queries[config.id] = query
         self.version += 1
         return query
 
