@@ -6,9 +6,11 @@ ranges, kinds of drivers and their own settings, names, and paths made absolute.
 
 from __future__ import annotations
 
-import difflib
+import copy
 import hashlib
 import json
+import math
+import os.path
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +20,14 @@ import msgspec
 import yaml
 
 from agent import plugins
-from agent.config import Config, ConfigFile, DriverConfig, DriverEntry, TowerConfig
+from agent.config import Config, ConfigFile, DriverConfig, DriverEntry
 from agent.errors import ConfigError
-from agent.types import check_name
+from agent.explain import Place, explain
+from agent.types import NAME_PATTERN, check_name
 
 __all__ = ["build_config", "config_schema", "convert_section", "load_config"]
 
 T = TypeVar("T")
-Place = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,21 +35,31 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
 )
 
 
 class _Source:
-    """Where a config came from, to turn a field into "file:line: field"."""
+    """Where a config came from, to say of a field which line or option set it."""
 
     def __init__(self, name: str, base: Path) -> None:
         self.name, self.base = name, base
-        self.lines: dict[Place, int] = {}
+        self._set_by: dict[Place, str] = {}
+
+    def note_line(self, place: Place, line: int) -> None:
+        self._set_by[place] = f"{self.name}:{line}"
+
+    def note_option(self, place: Place, option: str) -> None:
+        kept = {p: by for p, by in self._set_by.items() if p[: len(place)] != place}
+        self._set_by = {**kept, place: option}
 
     def error(self, place: Place, text: str) -> ConfigError:
-        line = next((self.lines[p] for p in _prefixes(place) if p in self.lines), None)
-        where = self.name if line is None else f"{self.name}:{line}"
-        return ConfigError(f"{where}: {_dotted(place)}{': ' if place else ''}{text}")
+        prefixes = (place[:n] for n in range(len(place), 0, -1))
+        where = next((self._set_by[p] for p in prefixes if p in self._set_by), self.name)
+        field = f"{_dotted(place)}: " if place else ""
+        return ConfigError(f"{where}: {field}{redact_text(text)}")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -64,10 +76,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         node = yaml.compose(text, _Loader)
         _locate(node, (), source)
         raw = yaml.load(text, _Loader)
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date such as 2026-02-30
         mark = getattr(exc, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not YAML: {getattr(exc, 'problem', exc)}") from exc
+        problem = " ".join(str(getattr(exc, "problem", exc)).split())
+        raise ConfigError(f"{where}: not YAML: {problem}") from exc
+    except RecursionError as exc:
+        raise ConfigError(f"{path}: nested too deep, or an alias that holds itself") from exc
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise ConfigError(
@@ -81,13 +96,10 @@ def build_config(
 ) -> Config:
     """Check a config that is already decoded; `source` says where to resolve paths and blame."""
     source = source or _Source("config", Path.cwd())
+    raw = copy.deepcopy(raw)
     for override in overrides:
-        _override(raw, override)
-    # msgspec names the values of a dict `[...]`, so those are converted one by one.
-    space = raw.get("space")
-    if isinstance(space, dict) and isinstance(space.get("towers"), dict):
-        for name, tower in space["towers"].items():
-            _convert(tower, TowerConfig, ("space", "towers", name), source)
+        _override(raw, override, source)
+    _check_plain(raw, (), source)
     file = _convert(raw, ConfigFile, (), source)
     drivers = tuple(_driver(name, dict(d), source) for name, d in file.drivers.items())
     _check_queries(file, source)
@@ -97,7 +109,9 @@ def build_config(
 
 def convert_section(raw: Any, kind: type[T], name: str) -> T:
     """Check one part of a config that came over the control channel. Raises ConfigError."""
-    return _convert(raw, kind, (), _Source(name, Path.cwd()))
+    source = _Source(name, Path.cwd())
+    _check_plain(raw, (), source)
+    return _convert(raw, kind, (), source)
 
 
 def config_schema() -> dict[str, Any]:
@@ -128,8 +142,9 @@ def config_schema() -> dict[str, Any]:
                 "additionalProperties": False,
             }
         )
-    schema["$defs"]["ConfigFile"]["properties"]["drivers"]["additionalProperties"] = {
-        "oneOf": choices
+    schema["$defs"]["ConfigFile"]["properties"]["drivers"] |= {
+        "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
+        "additionalProperties": {"oneOf": choices},
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
@@ -145,7 +160,7 @@ def _driver(name: str, raw: dict[str, Any], source: _Source) -> DriverEntry:
     try:
         plugin = plugins.load("drivers", config.kind)
     except ConfigError as exc:
-        raise source.error(place, str(exc)) from exc
+        raise source.error((*place, "kind"), str(exc).removeprefix("kind: ")) from exc
     settings = _convert(raw, plugin.Config, place, source, also=DriverConfig.__struct_fields__)
     return DriverEntry(name, config, plugin, settings)
 
@@ -153,10 +168,28 @@ def _driver(name: str, raw: dict[str, Any], source: _Source) -> DriverEntry:
 def _check_queries(file: ConfigFile, source: _Source) -> None:
     seen: set[str] = set()
     for number, query in enumerate(file.queries):
-        name = query.id or query.label or query.text or ""
-        if name and name in seen:
-            raise source.error(("queries", number), f"{name!r} is there twice; give each an id")
+        name = query.named().id
+        if name in seen:
+            raise source.error(
+                ("queries", number), f"id {name!r} is there twice; give each query an id of its own"
+            )
         seen.add(name)
+
+
+def _check_plain(raw: Any, place: Place, source: _Source) -> None:
+    """Refuse what YAML can say and no field can mean: names that are no texts, .inf and .nan."""
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            if not isinstance(key, str):
+                raise source.error(
+                    place, f"got the name {key!r}, expected a text; put it in quotes"
+                )
+            _check_plain(value, (*place, key), source)
+    elif isinstance(raw, list):
+        for number, value in enumerate(raw):
+            _check_plain(value, (*place, number), source)
+    elif isinstance(raw, float) and not math.isfinite(raw):
+        raise source.error(place, f"got {raw}, expected a finite number")
 
 
 def _convert(raw: Any, kind: type[T], place: Place, source: _Source, also: Sequence[str] = ()) -> T:
@@ -164,106 +197,47 @@ def _convert(raw: Any, kind: type[T], place: Place, source: _Source, also: Seque
         if wanted is Path:
             if not isinstance(value, str) or not value:
                 raise ValueError(f"Expected a path, got {value!r}")
-            return source.base / Path(value).expanduser()
+            return source.base / os.path.expanduser(value)
         raise NotImplementedError(wanted)  # msgspec's own signal: not a type of ours
 
+    def decode(part: Any) -> T:
+        return msgspec.convert(part, kind, dec_hook=path)
+
     try:
-        return msgspec.convert(raw, kind, dec_hook=path)
+        return decode(raw)
     except msgspec.ValidationError as exc:
-        raise _explain(exc, raw, kind, place, source, also) from exc
+        inner, message = explain(exc, raw, kind, decode, also)
+        raise source.error((*place, *inner), message) from exc
+    except ConfigError as exc:
+        raise source.error(place, str(exc)) from exc
 
 
-def _explain(
-    exc: msgspec.ValidationError,
-    raw: Any,
-    kind: type,
-    place: Place,
-    source: _Source,
-    also: Sequence[str],
-) -> ConfigError:
-    text, _, at = str(exc).partition(" - at `$")
-    inner = _parse(at.rstrip("`"), raw)
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
-    if unknown:
-        fields = sorted({*_fields_at(kind, inner), *also})
-        close = difflib.get_close_matches(unknown[1], fields, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(fields)}"
-        return source.error((*place, *inner, unknown[1]), f"unknown field; {hint}")
-    missing = re.fullmatch(r"Object missing required field `(.*)`", text)
-    if missing:
-        return source.error((*place, *inner), f"field {missing[1]!r} is missing")
-    value = _value_at(raw, inner)
-    wanted = re.fullmatch(r"Expected (.*), got .*", text)
-    if wanted:
-        return source.error(
-            (*place, *inner), f"got {value!r}, expected {wanted[1].replace('`', '')}"
-        )
-    shown = "" if isinstance(value, dict | list) else f"got {value!r}: "
-    return source.error((*place, *inner), f"{shown}{text[0].lower()}{text[1:].replace('`', '')}")
-
-
-def _parse(path: str, raw: Any) -> Place:
-    """msgspec's `.a[2].b[...]` -> ("a", 2, "b", key): the only key, or one with a bad value."""
-    place: list[str | int] = []
-    for name, index, dots in re.findall(r"\.(\w+)|\[(\d+)\]|\[(\.\.\.)\]", path):
-        here = _value_at(raw, tuple(place))
-        if dots and isinstance(here, dict) and here:
-            place.append(next(iter(here)) if len(here) == 1 else "*")
-        else:
-            place.append(int(index) if index else name)
-    return tuple(place)
-
-
-def _value_at(raw: Any, place: Place) -> Any:
-    for step in place:
-        try:
-            raw = raw[step]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return raw
-
-
-def _fields_at(kind: Any, place: Place) -> tuple[str, ...]:
-    """Field names of the Struct at `place` below the Struct `kind`."""
-    info: Any = msgspec.inspect.type_info(kind)
-    for step in place:
-        if isinstance(info, msgspec.inspect.StructType):
-            info = next(f.type for f in info.fields if f.encode_name == step)
-        elif isinstance(info, msgspec.inspect.DictType):
-            info = info.value_type
-        elif isinstance(info, msgspec.inspect.ListType):
-            info = info.item_type
-        if isinstance(info, msgspec.inspect.UnionType):
-            info = next(t for t in info.types if not isinstance(t, msgspec.inspect.NoneType))
-    fields = info.fields if isinstance(info, msgspec.inspect.StructType) else ()
-    return tuple(f.encode_name for f in fields)
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
+def _override(raw: dict[str, Any], override: str, source: _Source) -> None:
     """Apply one `a.b=c`; `c` is YAML, a number in the path counts in a list."""
     key, equals, text = override.partition("=")
     steps = key.split(".")
+    option = f"--set {override!r}"
     if not equals or not all(steps):
-        raise ConfigError(f"--set {override!r}: expected FIELD=VALUE, for example bus.score_hz=4")
+        raise ConfigError(f"{option}: expected FIELD=VALUE, for example bus.score_hz=4")
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"--set {override!r}: the value is not YAML") from exc
+    except (yaml.YAMLError, ValueError) as exc:
+        raise ConfigError(f"{option}: the value is not YAML") from exc
     here: Any = raw
-    for step in steps[:-1]:
+    place: list[str | int] = []
+    for number, step in enumerate(steps, 1):
         if isinstance(here, list) and step.isdigit() and int(step) < len(here):
-            here = here[int(step)]
+            place.append(int(step))
         elif isinstance(here, dict):
-            here = here.setdefault(step, {})
+            place.append(step)
+            if here.get(step) is None:
+                here[step] = {}
         else:
-            raise ConfigError(f"--set {override!r}: there is no {step!r} to go into")
-    last = steps[-1]
-    if isinstance(here, list) and last.isdigit() and int(last) < len(here):
-        here[int(last)] = value
-    elif isinstance(here, dict):
-        here[last] = value
-    else:
-        raise ConfigError(f"--set {override!r}: there is no {last!r} to set")
+            raise ConfigError(f"{option}: there is no {step!r} to set")
+        if number == len(steps):
+            here[place[-1]] = value
+        here = here[place[-1]]
+    source.note_option(tuple(place), option)
 
 
 def _locate(node: Any, place: Place, source: _Source) -> None:
@@ -273,7 +247,7 @@ def _locate(node: Any, place: Place, source: _Source) -> None:
         for key, value in node.value:
             name = str(key.value)
             here = (*place, name)
-            source.lines[here] = key.start_mark.line + 1
+            source.note_line(here, key.start_mark.line + 1)
             if name in seen:
                 raise source.error(here, "is written twice; the first would be lost")
             seen.add(name)
@@ -281,12 +255,8 @@ def _locate(node: Any, place: Place, source: _Source) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
             item: Place = (*place, number)
-            source.lines[item] = value.start_mark.line + 1
+            source.note_line(item, value.start_mark.line + 1)
             _locate(value, item, source)
-
-
-def _prefixes(place: Place) -> list[Place]:
-    return [place[:n] for n in range(len(place), 0, -1)]
 
 
 def _dotted(place: Place) -> str:

@@ -39,7 +39,11 @@ def load(group: str, kind: str) -> Any:
         raise ConfigError(f"kind: got {kind!r}, expected one of {', '.join(sorted(known))}")
     if known[kind] == f"{group}.{kind}":
         return importlib.import_module(known[kind]).PLUGIN
-    return _entry_points(group, {})[kind].load()
+    point = _entry_points(group, {})[kind]
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as exc:
+        raise ConfigError(f"kind: {kind!r} of {point.value} cannot be loaded: {exc}") from exc
 
 
 def open_space(path: str, options: RuntimeOptions) -> Space:
