@@ -47,8 +47,8 @@ class ThreadGroup:
                 self.stop.set()
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def __enter__(self) -> ThreadGroup:
         return self

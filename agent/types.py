@@ -111,7 +111,10 @@ class StreamInfo:
     def __post_init__(self) -> None:
         check_name(self.name, "stream name")
         check_name(self.modality, f"stream {self.name}: modality")
-        np.dtype(self.dtype)
+        try:
+            np.dtype(self.dtype)
+        except TypeError as exc:
+            raise ConfigError(f"stream {self.name}: dtype {self.dtype!r} is not one") from exc
         if self.rate_hz is not None and not 0 < self.rate_hz < 1e7:
             raise ConfigError(f"stream {self.name}: rate_hz {self.rate_hz} must be in 0..1e7")
         if self.clock not in ("host", "device"):
@@ -158,8 +161,11 @@ class Sample:
         object.__setattr__(self, "data", read_only(data))
         object.__setattr__(self, "t_ns", read_only(t_ns))
         if self.device_t_ns is not None:
-            if self.device_t_ns.shape != t_ns.shape:
-                raise BadData(f"stream {info.name}: device stamps do not match the block's length")
+            if self.device_t_ns.dtype != np.int64 or self.device_t_ns.shape != t_ns.shape:
+                raise BadData(
+                    f"stream {info.name}: device stamps are {self.device_t_ns.dtype}"
+                    f"{list(self.device_t_ns.shape)}, expected int64[{len(data)}]"
+                )
             object.__setattr__(self, "device_t_ns", read_only(self.device_t_ns))
 
     def __len__(self) -> int:

@@ -1,0 +1,135 @@
+"""Rules of the house that a linter does not know: threads, time, and the public surface."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted(
+    path.relative_to(ROOT)
+    for folder in ("agent", "drivers", "encoders", "tools")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+# The public names of the parts that others build on: a change here is a change of the contract.
+PINNED = {
+    "agent.clock": ["NS_PER_S", "Clock", "ManualClock", "SystemClock", "from_s", "to_s"],
+    "agent.config": [
+        "BusConfig", "Config", "ConfigFile", "CurveConfig", "DriverConfig", "DriverEntry",
+        "GateConfig", "MatchConfig", "QueryConfig", "RecordConfig", "SpaceConfig", "TowerConfig",
+    ],
+    "agent.config_file": ["build_config", "config_schema", "convert_section", "load_config"],
+    "agent.errors": [
+        "AgentError", "BadData", "BusError", "ConfigError", "DeviceBusy", "DeviceLost",
+        "DeviceNotFound", "DriverError", "EncodeFailed", "EncoderError", "EndOfStream",
+        "ModelMismatch", "ModelMissing", "Overrun", "ReadTimeout", "RecordError", "SpaceMismatch",
+    ],
+    "agent.explain": ["Place", "explain"],
+    "agent.extras": ["needs_extra"],
+    "agent.match.calibration": ["Null", "logistic"],
+    "agent.match.fusion": ["Fusion"],
+    "agent.match.gate": ["Gate", "Transition"],
+    "agent.match.matcher": ["EventContext", "Matcher"],
+    "agent.match.queries": ["Query", "QuerySet"],
+    "agent.plugins": ["find", "list_spaces", "load", "open_space"],
+    "agent.stream.clocksync": ["ClockEstimate", "ClockSync"],
+    "agent.stream.lane": ["Lane"],
+    "agent.stream.pump": ["Pump", "StreamState"],
+    "agent.stream.ring": ["Ring"],
+    "agent.stream.windows": ["WindowCounts", "Windows"],
+    "agent.supervise": ["ThreadGroup"],
+    "agent.types": [
+        "NAME_PATTERN", "Array", "Driver", "Embedding", "Encoder", "Int64Array", "Intrinsics",
+        "RuntimeOptions", "Sample", "Settings", "Space", "StreamInfo", "TextEncoder", "Window",
+        "WindowSpec", "check_name", "read_only", "slug",
+    ],
+    "agent.wire": [
+        "VERSION", "ClockState", "Event", "Evidence", "Health", "HopLatency", "Latency", "Model",
+        "QueryRef", "Reply", "Request", "RequestError", "Score", "ScoreMessage", "SensorStatus",
+        "Span", "StreamHealth", "Time", "WireStruct", "encode", "json_schemas",
+    ],
+}  # fmt: skip
+
+
+def named(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def attributes(tree: ast.Module) -> set[str]:
+    """`threading.Thread` and the like, wherever it stands."""
+    return {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """`time` of `import time`, `time.sleep` of `from time import sleep`."""
+    out: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            out |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            out |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return out
+
+
+def test_only_supervise_starts_threads() -> None:
+    starters = {"threading.Thread", "threading.Timer", "os.fork"}
+
+    def starts(path: Path) -> bool:
+        tree = named(path)
+        names = attributes(tree) | imports(tree)
+        pools = any(name.startswith(("multiprocessing", "concurrent")) for name in names)
+        return pools or bool(names & starters)
+
+    assert [str(path) for path in MODULES if starts(path)] == ["agent/supervise.py"]
+
+
+def test_only_clock_reads_time() -> None:
+    def reads_time(path: Path) -> bool:
+        tree = named(path)
+        from_time = any(name.split(".")[0] == "time" for name in imports(tree))
+        return from_time or bool(attributes(tree) & {"datetime.now", "datetime.utcnow"})
+
+    assert [str(path) for path in MODULES if reads_time(path)] == ["agent/clock.py"]
+
+
+def test_every_name_of_the_core_is_pinned() -> None:
+    core = {"agent.stream", "agent.match"}
+    modules = {
+        ".".join(path.with_suffix("").parts)
+        for path in MODULES
+        if path.name != "__init__.py" and ".".join(path.parts[:2]) in core
+    }
+    assert modules == {name for name in PINNED if ".".join(name.split(".")[:2]) in core}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_the_public_names_are_pinned(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__all__ == PINNED[name]
+    assert all(hasattr(module, public) for public in PINNED[name])
+
+
+def test_every_module_with_definitions_says_what_is_public() -> None:
+    """Packages and `python -m` entry points have nothing of their own to give."""
+
+    def silent(path: Path) -> bool:
+        body = named(path).body
+        defines = any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in body)
+        assigned = {
+            target.id
+            for node in body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        return defines and "__all__" not in assigned
+
+    assert [str(path) for path in MODULES if silent(path)] == []
