@@ -23,6 +23,7 @@ from agent import plugins
 from agent.config import Config, ConfigFile, DriverConfig, DriverEntry
 from agent.errors import ConfigError
 from agent.explain import Place, explain
+from agent.redact import redact_text
 from agent.types import NAME_PATTERN, check_name
 
 __all__ = ["build_config", "config_schema", "convert_section", "load_config"]
@@ -216,7 +217,7 @@ def _override(raw: dict[str, Any], override: str, source: _Source) -> None:
     """Apply one `a.b=c`; `c` is YAML, a number in the path counts in a list."""
     key, equals, text = override.partition("=")
     steps = key.split(".")
-    option = f"--set {override!r}"
+    option = redact_text(f"--set {override!r}")
     if not equals or not all(steps):
         raise ConfigError(f"{option}: expected FIELD=VALUE, for example bus.score_hz=4")
     try:

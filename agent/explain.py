@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from agent.redact import redact_text
+
 __all__ = ["Place", "explain"]
 
 Place = tuple[str | int, ...]
@@ -88,7 +90,7 @@ def _with(raw: Any, place: Sequence[str | int], value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = redact_text(repr(value))  # before it is cut: half a URL looks like no URL
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

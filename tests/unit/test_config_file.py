@@ -410,6 +410,15 @@ def test_a_bad_override_is_said_as_it_was_given(override: str, expected: str, wr
     assert refusal(write(GOOD), override) == expected
 
 
+@pytest.mark.parametrize("pad", [0, 40])
+def test_a_password_is_not_said(pad: int, write: Write) -> None:
+    """Nor half of one, where a long value is cut."""
+    url = f"rtsp://{'u' * pad}:hunter2-{'p' * pad}@door/1"
+    assert "hunter2" not in refusal(write(GOOD.replace("gain: 1.5", f"gain: {url}")))
+    assert "hunter2" not in refusal(write(GOOD), f"drivers.card.gain={url}")
+    assert "hunter2" not in refusal(write(GOOD), f"agent.x={url}")
+
+
 def test_a_config_that_is_built_is_not_changed_by_it() -> None:
     raw = {"bus": {"hwm": 5}}
     assert build_config(raw, ["bus.hwm=6"]).file.bus.hwm == 6

@@ -19,6 +19,7 @@ from agent.errors import (
     DeviceBusy,
     DeviceLost,
     DeviceNotFound,
+    NotDue,
     ReadTimeout,
 )
 from agent.stream.pump import Pump, StreamState
@@ -158,6 +159,13 @@ def test_so_many_silent_reads_in_a_row_count_as_lost() -> None:
         "card: silent for 3 reads"
     ]
     assert rig.driver.log.count("connect") == 2
+
+
+def test_a_recording_that_waits_for_its_time_is_not_silent() -> None:
+    rig = Rig([NotDue("log: due in 60 s")] * 9 + [[block(INFO, 0, [1])]], timeouts=3)
+    rig.run()
+    assert rig.states == ["online", "ended"]
+    assert rig.ticks() == [0]
 
 
 def test_bad_data_is_counted_and_is_not_silence() -> None:

@@ -26,7 +26,8 @@ PINNED = {
     "agent.errors": [
         "AgentError", "BadData", "BusError", "ConfigError", "DeviceBusy", "DeviceLost",
         "DeviceNotFound", "DriverError", "EncodeFailed", "EncoderError", "EndOfStream",
-        "ModelMismatch", "ModelMissing", "Overrun", "ReadTimeout", "RecordError", "SpaceMismatch",
+        "ModelMismatch", "ModelMissing", "NotDue", "Overrun", "ReadTimeout", "RecordError",
+        "SpaceMismatch",
     ],
     "agent.explain": ["Place", "explain"],
     "agent.extras": ["needs_extra"],
@@ -35,6 +36,7 @@ PINNED = {
     "agent.match.gate": ["Gate", "Transition"],
     "agent.match.matcher": ["EventContext", "Matcher"],
     "agent.match.queries": ["Query", "QuerySet"],
+    "agent.redact": ["is_url", "redact", "redact_text"],
     "agent.plugins": ["find", "list_spaces", "load", "open_space"],
     "agent.stream.clocksync": ["ClockEstimate", "ClockSync"],
     "agent.stream.lane": ["Lane"],
