@@ -23,7 +23,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as exc:
-        raise ConfigError(f"{path}: cannot be written: {exc.strerror}") from exc
+        raise _cannot(path, exc) from exc
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -31,6 +31,14 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes it private; this is an output
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as exc:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(exc, OSError):
+            raise _cannot(path, exc) from exc
         raise
+
+
+def _cannot(path: Path, exc: OSError) -> ConfigError:
+    return ConfigError(
+        f"{path}: cannot be written ({exc.strerror or exc}), expected a folder to write in"
+    )
