@@ -33,7 +33,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         Path(temporary).replace(path)
     except BaseException as exc:
         Path(temporary).unlink(missing_ok=True)
-        if isinstance(exc, OSError):
+        if isinstance(exc, OSError) and exc.filename is None:  # a write; an open names its file
             raise _cannot(path, exc) from exc
         raise
 
