@@ -20,9 +20,10 @@ from agent.config import Config, DriverConfig, DriverEntry
 from agent.config_file import convert_section
 from agent.control import CHANGING, Operations
 from agent.core import TICK_NS, Core
-from agent.errors import BadData, DeviceNotFound, EndOfStream, ReadTimeout
+from agent.errors import BadData, DeviceNotFound, EndOfStream
 from agent.publish.events import Sequencer, topic
 from agent.record.reader import LogReader
+from agent.stream.pump import Pump
 from agent.types import Driver, Sample
 from agent.wire import Event, Request
 
@@ -79,7 +80,7 @@ def replay(
         controls = _controls(log)
         pace = _pace(options.speed, SystemClock())
         first_ns: int | None = None
-        for sample in _samples(driver):
+        for sample in _samples(pump):
             if first_ns is None:
                 first_ns = sample.arrival_ns
                 player.begin(first_ns)
@@ -163,13 +164,14 @@ def _with_log(config: Config, log: Path, options: ReplayOptions) -> Config:
     return replace(config, drivers=(entry,))
 
 
-def _samples(driver: Driver) -> Iterator[Sample]:
+def _samples(pump: Pump) -> Iterator[Sample]:
     while True:
         try:
-            samples = driver.read(0.0)
+            samples = pump.driver.read(0.0)
         except EndOfStream:
             return
-        except (ReadTimeout, BadData):
+        except BadData as exc:
+            pump.count_bad(str(exc))
             continue
         yield from sorted(samples, key=lambda s: (s.arrival_ns, s.stream.name, s.seq))
 

@@ -107,7 +107,7 @@ class Pump:
             return 0
         except BadData as exc:
             self._timeouts = 0
-            self._count_bad(str(exc))
+            self.count_bad(str(exc))
             return 0
         self._timeouts = 0
         if samples:
@@ -195,7 +195,8 @@ class Pump:
         for state in self.streams.values():
             self._set(state, "offline", reason)
 
-    def _count_bad(self, reason: str) -> None:
+    def count_bad(self, reason: str) -> None:
+        """A driver refused a block: one bad tick of the stream that `reason` names."""
         logger.debug("%s: dropped: %s", self.name, reason)
         # A driver of several streams names the one in the message; else the first stands for all.
         words = set(re.findall(r"\w+", reason))
