@@ -110,7 +110,9 @@ def _fox(schema: foxglove.Schema) -> Schema:
 
 @cache
 def _imu_schema() -> Schema:
-    text, _ = ros2_types().generate_msgdef(IMU_TYPE, ros_version=2)
+    store = ros2_types()
+    store.get_msgdef(IMU_TYPE)  # makes the (de)serialiser now and not for the first sample
+    text, _ = store.generate_msgdef(IMU_TYPE, ros_version=2)
     return Schema(IMU_TYPE, "ros2msg", text.encode(), "cdr")
 
 

@@ -114,9 +114,10 @@ class LogWriter:
             return sum(counts.dropped for counts in self._counts.values())
 
     def add_stream(self, info: StreamInfo) -> None:
-        """Declare a stream, so that it is in the log even if it never gives a sample. Optional.
+        """Declare a stream. Optional, but then its first sample waits for its codec to load.
 
-        Raises ConfigError for a stream that cannot be recorded.
+        A declared stream is in the log even if it never gives a sample. Raises ConfigError for
+        one that cannot be recorded.
         """
         codec_for(info, self._jpeg_quality)
         with self._ready:

@@ -18,6 +18,8 @@ PERIOD_S = 0.02
 def main(path: str) -> None:
     clock = SystemClock()
     log = LogWriter(path, clock=clock, agent="child", boot_id="b")
+    for name in ("depth", "imu"):
+        log.add_stream(STREAMS[name])
     stop = threading.Event()
     threading.Thread(target=log.run, args=(stop,), daemon=True).start()
     rng = np.random.default_rng(0)
