@@ -1,0 +1,302 @@
+"""The camera driver: real OpenCV against a real server that can be killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from agent.clock import Clock, SystemClock
+from agent.errors import BadData, DeviceLost, DeviceNotFound
+from agent.types import Driver, Sample
+from drivers.camera import PLUGIN, CameraConfig, CameraDriver
+from tests.contracts.driver_contract import DriverContract, read_all
+from tests.fakes.mjpeg_server import SIZE, MjpegServer, picture
+
+cv2 = pytest.importorskip("cv2", reason="needs pip install 'sensebind[camera]'")
+
+WIDTH, HEIGHT = SIZE
+LOGIN = "me:s3cret@"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MjpegServer]:
+    server = MjpegServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mortal() -> Iterator[MjpegServer]:
+    """A server for one test, which may kill it."""
+    server = MjpegServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+def build(device: str, clock: Clock | None = None, **fields: Any) -> CameraDriver:
+    return PLUGIN("cam", CameraConfig(device=device, **fields), clock or SystemClock())
+
+
+def take(device: str, count: int, **fields: Any) -> list[Sample]:
+    driver = build(device, **fields)
+    driver.connect()
+    try:
+        return list(read_all(driver, count))
+    finally:
+        driver.disconnect()
+
+
+class TestCamera(DriverContract):
+    finite = False
+    max_reads = 15
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return SystemClock()
+
+    @pytest.fixture
+    def make_driver(self, server: MjpegServer, clock: Clock) -> Callable[[], Driver]:
+        return lambda: build(server.url(), clock)
+
+    @pytest.fixture
+    def broken(self, mortal: MjpegServer, clock: Clock) -> tuple[Driver, Callable[[], Any]]:
+        mortal.stop()
+        return build(mortal.url(), clock), mortal.start
+
+
+class TestPictures:
+    def test_they_are_rgb_in_order_and_none_is_left_out(self, server: MjpegServer) -> None:
+        for number, sample in enumerate(take(server.url(), 10)):
+            assert (sample.seq, sample.lost, len(sample)) == (number, 0, 1)
+            want = picture(number).astype(int)
+            away_from_the_edge = np.abs(sample.data[0] - want)[:, np.r_[0:24, 40:64]]
+            assert away_from_the_edge.max() < 8
+
+    def test_the_stream_is_what_the_kernel_expects_of_a_picture(self, server: MjpegServer) -> None:
+        driver = build(server.url())
+        assert driver.streams == ()
+        driver.connect()
+        (info,) = driver.streams
+        driver.disconnect()
+        assert (info.name, info.modality, info.unit, info.dtype) == (
+            "cam",
+            "image",
+            "rgb8",
+            "uint8",
+        )
+        assert info.shape == (HEIGHT, WIDTH, 3)
+        assert info.rate_hz is None  # OpenCV says 25, and the server gives up to 100
+
+    def test_stamps_are_between_asking_and_arrival(self, server: MjpegServer) -> None:
+        clock = SystemClock()
+        driver = build(server.url(), clock)
+        driver.connect()
+        driver.read(1)
+        for _ in range(5):
+            before_ns = clock.now_ns()
+            (sample,) = driver.read(1)
+            assert before_ns <= sample.t_ns[0] <= sample.arrival_ns <= clock.now_ns()
+        driver.disconnect()
+
+
+class TestFaults:
+    def test_a_killed_server_is_a_lost_device_that_can_come_back(self, mortal: MjpegServer) -> None:
+        driver = build(mortal.url())
+        driver.connect()
+        list(read_all(driver, 3))
+        mortal.stop()
+        with pytest.raises(DeviceLost, match="gives no more pictures"):
+            list(read_all(driver, 1000))
+        with pytest.raises(DeviceNotFound, match="cannot be opened"):
+            driver.connect()
+        mortal.start()
+        driver.connect()
+        assert [s.seq for s in read_all(driver, 3)] == [0, 1, 2]
+        driver.disconnect()
+
+    @pytest.mark.parametrize("path", ["end", "stall"])
+    def test_a_stream_that_ends_or_falls_silent_is_lost(
+        self, server: MjpegServer, path: str
+    ) -> None:
+        driver = build(server.url(path), read_timeout_s=0.3)
+        driver.connect()
+        with pytest.raises(DeviceLost, match="gives no more pictures"):
+            list(read_all(driver, 1000))
+        with pytest.raises(DeviceLost):
+            driver.read(1)
+        driver.disconnect()
+
+    def test_pictures_that_grow_keep_the_shape_of_the_stream(self, server: MjpegServer) -> None:
+        samples = take(server.url("resize"), 10)
+        assert [s.seq for s in samples] == list(range(10))
+        assert {s.data.shape for s in samples} == {(1, HEIGHT, WIDTH, 3)}
+
+    def test_a_server_that_never_answers_is_not_waited_for_for_ever(
+        self, server: MjpegServer
+    ) -> None:
+        with pytest.raises(DeviceNotFound, match=r"or silent for 0\.3 s"):
+            build(server.url("silent"), open_timeout_s=0.3).connect()
+
+    @pytest.mark.parametrize("path", ["private", "live?token=s3cret", "stall?token=s3cret"])
+    def test_a_password_is_shown_nowhere(
+        self, server: MjpegServer, path: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        driver = build(server.url(path, LOGIN), read_timeout_s=0.3, width=1, strict=True)
+        with pytest.raises(DeviceNotFound) as refused:
+            driver.connect()
+        driver = build(server.url(path, LOGIN), read_timeout_s=0.3)
+        said = str(refused.value)
+        try:
+            driver.connect()
+            list(read_all(driver, 10))
+        except (DeviceNotFound, DeviceLost) as exc:
+            said += str(exc)
+        driver.disconnect()
+        said += "".join(info.topic for info in driver.streams) + "".join(capfd.readouterr())
+        assert "127.0.0.1" in said
+        assert "s3cret" not in said
+        assert "me:" not in said
+
+
+class TestAskedFor:
+    def test_another_size_is_a_warning(
+        self, server: MjpegServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (sample,) = take(server.url(), 1, width=640, height=HEIGHT)
+        assert sample.data.shape == (1, HEIGHT, WIDTH, 3)
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert record.getMessage().endswith("/live: width: asked 640, got 64")
+
+    def test_where_strict_it_is_an_error_and_nothing_is_held(self, server: MjpegServer) -> None:
+        driver = build(server.url(), width=640, height=480, strict=True)
+        with pytest.raises(
+            DeviceNotFound, match="width: asked 640, got 64; height: asked 480, got 48"
+        ):
+            driver.connect()
+        assert driver.streams == ()
+        with pytest.raises(DeviceLost, match="not connected"):
+            driver.read(1)
+
+    def test_the_size_that_there_is(
+        self, server: MjpegServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert take(server.url(), 1, width=WIDTH, height=HEIGHT, strict=True)
+        assert not caplog.records
+
+    def test_the_rate_of_a_url_is_unknown(self, server: MjpegServer) -> None:
+        with pytest.raises(DeviceNotFound, match="rate_hz: asked 25, got unknown"):
+            build(server.url(), rate_hz=25, strict=True).connect()
+
+
+class TestConfig:
+    @pytest.mark.parametrize("device", ["0", "/dev/video2", "rtsp://h/1", "https://h/x.mjpg"])
+    def test_what_a_device_may_be(self, device: str) -> None:
+        assert msgspec.convert({"device": device}, CameraConfig).device == device
+
+    @pytest.mark.parametrize("device", ["", "-1", "clip.mp4", "file:///clip.mp4", "front"])
+    def test_what_it_may_not_be(self, device: str) -> None:
+        with pytest.raises(msgspec.ValidationError, match=f"device: got {device!r}, expected an"):
+            msgspec.convert({"device": device}, CameraConfig)
+
+    def test_a_url_without_its_scheme_is_not_repeated(self) -> None:
+        with pytest.raises(msgspec.ValidationError, match=r"device: got '\*\*\*', expected"):
+            msgspec.convert({"device": f"{LOGIN}host/1"}, CameraConfig)
+
+
+class TestDevicePaths:
+    """No machine without a camera has V4L2: what OpenCV's side of it says is made up here."""
+
+    def test_an_index_that_is_not_there(self) -> None:
+        with pytest.raises(DeviceNotFound, match=r"camera cam: 98: .*there is no /dev/video98"):
+            build("98").connect()
+
+    def test_a_path_that_is_no_camera(self) -> None:
+        with pytest.raises(DeviceNotFound, match=r"/dev/null: cannot be opened .*not a camera"):
+            build("/dev/null").connect()
+
+    def test_the_rate_is_asked_for_and_read_back(self, made_up: type[Capture]) -> None:
+        made_up.gives[cv2.CAP_PROP_FPS] = 29.97
+        (sample,) = take("/dev/null", 1, width=32, height=24, rate_hz=30, strict=True)
+        assert sample.stream.rate_hz == 29.97
+        assert made_up.asked == {
+            cv2.CAP_PROP_FRAME_WIDTH: 32,
+            cv2.CAP_PROP_FRAME_HEIGHT: 24,
+            cv2.CAP_PROP_FPS: 30,
+        }
+        with pytest.raises(DeviceNotFound, match=r"rate_hz: asked 60, got 29\.97"):
+            build("/dev/null", rate_hz=60, strict=True).connect()
+        assert made_up.held == 0
+
+    def test_a_device_that_does_not_say_its_rate(self, made_up: type[Capture]) -> None:
+        made_up.gives[cv2.CAP_PROP_FPS] = 0
+        (sample,) = take("/dev/null", 1)
+        assert sample.stream.rate_hz is None
+
+    def test_a_picture_that_cannot_be_decoded_is_counted(self, made_up: type[Capture]) -> None:
+        made_up.bad = {2, 3}
+        driver = build("/dev/null")
+        driver.connect()
+        assert [s.seq for s in read_all(driver, 2)] == [0, 1]
+        for _ in range(2):
+            with pytest.raises(BadData, match="cam: /dev/null: a picture cannot be decoded"):
+                driver.read(1)
+        (sample,) = driver.read(1)
+        assert (sample.seq, sample.lost) == (4, 2)
+        driver.disconnect()
+
+    def test_a_first_picture_that_cannot_be_decoded(self, made_up: type[Capture]) -> None:
+        made_up.bad = {0}
+        with pytest.raises(DeviceNotFound, match="a picture cannot be decoded"):
+            build("/dev/null").connect()
+        assert made_up.held == 0
+
+
+class Capture:
+    """OpenCV's side of a USB camera of 32x24."""
+
+    gives: dict[int, float]
+    asked: dict[int, float]
+    bad: set[int]
+    held: int
+
+    def __init__(self, path: str, backend: int) -> None:
+        assert (path, backend) == ("/dev/null", cv2.CAP_V4L2)
+        type(self).held += 1
+        self._number = -1
+
+    def isOpened(self) -> bool:
+        return True
+
+    def set(self, prop: int, value: float) -> bool:
+        self.asked[prop] = value
+        return True
+
+    def get(self, prop: int) -> float:
+        return self.gives[prop]
+
+    def grab(self) -> bool:
+        self._number += 1
+        return True
+
+    def retrieve(self) -> tuple[bool, np.ndarray | None]:
+        if self._number in self.bad:
+            return False, None
+        return True, np.zeros((24, 32, 3), np.uint8)
+
+    def release(self) -> None:
+        type(self).held -= 1
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> type[Capture]:
+    capture = type("Fresh", (Capture,), {"gives": {cv2.CAP_PROP_FPS: 30.0}, "asked": {}})
+    capture.bad, capture.held = set(), 0
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
+    return capture
