@@ -173,7 +173,7 @@ def test_room_is_made_again_by_writing(tmp_path: Path) -> None:
     samples = make_samples(STREAMS["depth"], 30)
     log = writer(tmp_path / "run.mcap", max_queue_mb=2 * (samples[0].data.nbytes + 16) / 2**20)
     stop = threading.Event()
-    thread = threading.Thread(target=log.run, args=(stop,))
+    thread = threading.Thread(target=log.run, args=(stop,), daemon=True)
     thread.start()
     for i, sample in enumerate(samples):
         log.put(sample)
@@ -189,13 +189,13 @@ def test_many_threads_lose_nothing_unsaid(tmp_path: Path) -> None:
     log = writer(path, max_queue_mb=0.2)
     stop = threading.Event()
     names = ("depth", "thermal", "imu", "radar")
-    recorder = threading.Thread(target=log.run, args=(stop,))
+    recorder = threading.Thread(target=log.run, args=(stop,), daemon=True)
 
     def produce(name: str) -> None:
         for sample in make_samples(STREAMS[name], 40):
             log.put(sample)
 
-    producers = [threading.Thread(target=produce, args=(name,)) for name in names]
+    producers = [threading.Thread(target=produce, args=(name,), daemon=True) for name in names]
     for thread in (recorder, *producers):
         thread.start()
     for thread in producers:
@@ -273,7 +273,7 @@ def test_what_is_flushed_can_be_read_while_recording_goes_on(tmp_path: Path) -> 
     clock = ManualClock(0)
     log = LogWriter(path, clock=clock, agent="a", boot_id="b")
     stop = threading.Event()
-    thread = threading.Thread(target=log.run, args=(stop,))
+    thread = threading.Thread(target=log.run, args=(stop,), daemon=True)
     thread.start()
     samples = make_samples(STREAMS["depth"], 2)
     log.put(samples[0])
