@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent.types import NAME_PATTERN, RuntimeOptions, Settings, slug
+from agent.contracts import RuntimeOptions
+from agent.types import NAME_PATTERN, Settings, slug
 
 __all__ = [
     "BusConfig",
@@ -42,7 +43,7 @@ class TowerConfig(Settings, frozen=True, kw_only=True):
 
 
 class SpaceConfig(Settings, frozen=True, kw_only=True):
-    """The model folder, and how its towers are run (see agent.types.RuntimeOptions).
+    """The model folder, and how its towers are run (see agent.contracts.RuntimeOptions).
 
     path: a folder, or the name of a space that ships with the project. lateness_s: how long a
     window waits for ticks of a slow stream. min_coverage: share of the expected ticks below which

@@ -13,8 +13,8 @@ from collections import Counter
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from agent.contracts import RuntimeOptions, Space
 from agent.errors import ConfigError
-from agent.types import RuntimeOptions, Space
 
 __all__ = ["find", "list_spaces", "load", "open_space"]
 

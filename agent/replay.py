@@ -18,13 +18,14 @@ from agent import plugins
 from agent.clock import Clock, ManualClock, SystemClock, from_s
 from agent.config import Config, DriverConfig, DriverEntry
 from agent.config_file import convert_section
+from agent.contracts import Driver
 from agent.control import CHANGING, Operations
 from agent.core import TICK_NS, Core
 from agent.errors import BadData, DeviceNotFound, EndOfStream
 from agent.publish.events import Sequencer, topic
 from agent.record.reader import LogReader
 from agent.stream.pump import Pump
-from agent.types import Driver, Sample
+from agent.types import Sample
 from agent.wire import Event, Request
 
 __all__ = ["Progress", "ReplayOptions", "replay"]

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import msgspec
 import yaml
 
+from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, ModelMismatch, ModelMissing
-from agent.types import RuntimeOptions, Settings
+from agent.types import Settings
 
 __all__ = [
     "MANIFEST_NAME",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, ModelMismatch
-from agent.types import RuntimeOptions
 
 __all__ = ["AUTO", "PROVIDERS", "choose_providers", "make_session", "runtime_errors"]
 

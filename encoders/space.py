@@ -14,15 +14,9 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 
+from agent.contracts import Encoder, RuntimeOptions, TextEncoder
 from agent.errors import ConfigError, EncodeFailed, ModelMismatch, ModelMissing
-from agent.types import (
-    NAME_PATTERN,
-    Array,
-    Embedding,
-    Encoder,
-    RuntimeOptions,
-    TextEncoder,
-)
+from agent.types import NAME_PATTERN, Array, Embedding
 from encoders.files import read_file
 from encoders.manifest import (
     MANIFEST_NAME,
@@ -81,7 +75,7 @@ def open_space(path: str, options: RuntimeOptions) -> ModelSpace:
 
 
 class ModelSpace:
-    """Implements agent.types.Space. Made by `open_space`; its parts may be used by many threads."""
+    """A contracts.Space. Made by `open_space`; its parts may be used by many threads."""
 
     def __init__(
         self, folder: Path, settings: SpaceSettings, identity: str, towers: Mapping[str, Any]

@@ -18,7 +18,7 @@ __all__ = ["PLUGIN", "TextTable"]
 
 
 class TextTable:
-    """Strings to unit vectors: the mean of their tokens' rows. Implements agent.types.TextEncoder.
+    """Strings to unit vectors: the mean of their tokens' rows. A contracts.TextEncoder.
 
     The table file is an .npz of `q` int8 (vocabulary, dim) and `scale` float32 (vocabulary,): row
     i is q[i] * scale[i]. Word order, and so negation, does not count.

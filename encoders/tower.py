@@ -36,7 +36,7 @@ class PreprocessSettings(Settings, frozen=True, kw_only=True):
 
 
 class OnnxTower:
-    """Windows of one modality to unit vectors of one space. Implements agent.types.Encoder.
+    """Windows of one modality to unit vectors of one space. Implements agent.contracts.Encoder.
 
     load and close may be called from another thread than encode.
     """

@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from agent.clock import SystemClock, from_s
+from agent.contracts import RuntimeOptions
 from agent.errors import AgentError, ConfigError
-from agent.types import Array, RuntimeOptions
+from agent.types import Array
 from encoders.providers import AUTO
 from encoders.space import ModelSpace, open_space
 from tools.npz import write_npz

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.clock import NS_PER_S
+from agent.contracts import RuntimeOptions
 from agent.errors import AgentError, ConfigError
-from agent.types import Array, RuntimeOptions, StreamInfo, Window
+from agent.types import Array, StreamInfo, Window
 from encoders.files import read_file
 from encoders.space import open_space
 from tools.npz import write_npz

@@ -26,10 +26,19 @@ __all__ = ["MCAP_MAGIC", "McapFile", "McapMessage"]
 
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 
-# What the readers of damaged records raise. RuntimeError is lz4's.
+# What the readers of damaged records raise. RuntimeError is lz4's; a length inside a record that
+# was never filled in (2**64 - 1) or is garbage cannot be read or be held in memory.
 _DAMAGE = (
-    McapError, struct.error, zstandard.ZstdError, KeyError, ValueError, EOFError, RuntimeError
-)  # fmt: skip
+    McapError,
+    struct.error,
+    zstandard.ZstdError,
+    KeyError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+)
 
 
 class McapMessage(NamedTuple):
@@ -135,28 +144,15 @@ class McapFile:
         count = 0
         self.complete = False
         for opcode, start, length in self._records():
-            stream = ReadDataStream(self._file)
             if opcode == Opcode.FOOTER:
                 self.complete = True
                 break
-            if opcode == Opcode.CHUNK:
-                times = _index_chunk(summary, Chunk.read(stream), start, length)
-                if times is None:
-                    break
-                count += len(times)
-                spans += (min(times), max(times)) if times else ()
-            elif opcode == Opcode.MESSAGE:
-                self._loose_times.append(Message.read(stream, length).log_time)
-                self._loose_offsets.append(start)
-            elif opcode == Opcode.SCHEMA:
-                schema = Schema.read(stream)
-                summary.schemas[schema.id] = schema
-            elif opcode == Opcode.CHANNEL:
-                channel = Channel.read(stream)
-                summary.channels[channel.id] = channel
-            elif opcode == Opcode.METADATA:
-                metadata = Metadata.read(stream)
-                self.metadata.setdefault(metadata.name, {}).update(metadata.metadata)
+            try:
+                times = self._scan_record(summary, opcode, start, length)
+            except _DAMAGE:
+                break  # such as a chunk whose own header was not filled in when the writer died
+            count += len(times)
+            spans += (min(times), max(times)) if times else ()
         if self._loose_times:
             count += len(self._loose_times)
             spans += (min(self._loose_times), max(self._loose_times))
@@ -172,6 +168,25 @@ class McapFile:
             schema_count=len(summary.schemas),
         )
         return summary
+
+    def _scan_record(self, summary: Summary, opcode: int, start: int, length: int) -> list[int]:
+        """Take one record into the index; log times of the messages of a chunk."""
+        stream = ReadDataStream(self._file)
+        if opcode == Opcode.CHUNK:
+            return _index_chunk(summary, Chunk.read(stream), start, length)
+        if opcode == Opcode.MESSAGE:
+            self._loose_times.append(Message.read(stream, length).log_time)
+            self._loose_offsets.append(start)
+        elif opcode == Opcode.SCHEMA:
+            schema = Schema.read(stream)
+            summary.schemas[schema.id] = schema
+        elif opcode == Opcode.CHANNEL:
+            channel = Channel.read(stream)
+            summary.channels[channel.id] = channel
+        elif opcode == Opcode.METADATA:
+            metadata = Metadata.read(stream)
+            self.metadata.setdefault(metadata.name, {}).update(metadata.metadata)
+        return []
 
     def _records(self) -> Iterator[tuple[int, int, int]]:
         """(opcode, offset, length) of each whole record; the file is left at its content."""
@@ -208,12 +223,9 @@ class _Scanned(SeekingReader):
         return self._scanned
 
 
-def _index_chunk(summary: Summary, chunk: Chunk, start: int, length: int) -> list[int] | None:
-    """Add a chunk to the index; log times of its messages, None where it is damaged."""
-    try:
-        records = breakup_chunk(chunk, validate_crc=True)
-    except _DAMAGE:
-        return None
+def _index_chunk(summary: Summary, chunk: Chunk, start: int, length: int) -> list[int]:
+    """Add a chunk to the index; log times of its messages. Raises _DAMAGE, then adding nothing."""
+    records = breakup_chunk(chunk, validate_crc=True)
     messages = [record for record in records if isinstance(record, Message)]
     summary.channels |= {r.id: r for r in records if isinstance(r, Channel)}
     summary.schemas |= {r.id: r for r in records if isinstance(r, Schema)}

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from agent.clock import NS_PER_S, from_s
 from agent.config import MatchConfig
+from agent.contracts import Space
 from agent.errors import SpaceMismatch
 from agent.match.calibration import Float64Array, Null, logistic
 from agent.match.queries import Query
-from agent.types import Embedding, Space, StreamInfo
+from agent.types import Embedding, StreamInfo
 from agent.wire import Evidence, Score, Span, Time
 
 __all__ = ["Fusion"]

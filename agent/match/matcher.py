@@ -10,10 +10,11 @@ import numpy as np
 
 from agent.clock import Clock
 from agent.config import MatchConfig
+from agent.contracts import Space
 from agent.match.fusion import Fusion
 from agent.match.gate import Gate, Transition
 from agent.match.queries import QuerySet
-from agent.types import Embedding, Space, StreamInfo
+from agent.types import Embedding, StreamInfo
 from agent.wire import ClockState, Event, Latency, Model, QueryRef, ScoreMessage, Time
 
 __all__ = ["EventContext", "Matcher"]

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agent.clock import Clock, to_s
+from agent.contracts import Encoder
 from agent.errors import EncodeFailed
 from agent.stream.windows import Windows
-from agent.types import Embedding, Encoder, Window
+from agent.types import Embedding, Window
 
 __all__ = ["Lane"]
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from agent.clock import Clock, from_s, to_s
 from agent.config import DriverConfig
+from agent.contracts import Driver
 from agent.errors import BadData, DeviceLost, DriverError, EndOfStream, NotDue, ReadTimeout
 from agent.stream.clocksync import ClockSync
-from agent.types import Array, Driver, Sample, StreamInfo
+from agent.types import Array, Sample, StreamInfo
 
 __all__ = ["Pump", "StreamState"]
 

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from agent.clock import Clock, ManualClock, from_s
+from agent.contracts import Driver
 from agent.errors import (
     ConfigError,
     DeviceBusy,
@@ -28,7 +29,7 @@ from agent.errors import (
     EndOfStream,
     ReadTimeout,
 )
-from agent.types import Driver, Sample, StreamInfo
+from agent.types import Sample, StreamInfo
 
 START_NS = 1_700_000_000_000_000_000
 TIMEOUT_S = 0.25

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from agent.contracts import Encoder, TextEncoder
 from agent.errors import EncodeFailed
-from agent.types import Embedding, Encoder, TextEncoder, Window
+from agent.types import Embedding, Window
 
 __all__ = ["EncoderContract", "TextEncoderContract"]
 

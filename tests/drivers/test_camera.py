@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from agent.clock import Clock, SystemClock
+from agent.contracts import Driver
 from agent.errors import BadData, DeviceLost, DeviceNotFound
-from agent.types import Driver, Sample
+from agent.types import Sample
 from drivers.camera import PLUGIN, CameraConfig, CameraDriver
 from tests.contracts.driver_contract import DriverContract, read_all
 from tests.fakes.mjpeg_server import SIZE, MjpegServer, picture

@@ -16,9 +16,10 @@ import pytest
 from mcap.reader import make_reader
 
 from agent.clock import Clock, ManualClock, SystemClock, from_s
+from agent.contracts import Driver
 from agent.errors import BadData, ConfigError, DeviceNotFound, EndOfStream, ReadTimeout
 from agent.record.writer import LogWriter
-from agent.types import Driver, Sample
+from agent.types import Sample
 from drivers.log import PLUGIN, LogConfig, LogDriver
 from tests.contracts.driver_contract import DriverContract, by_stream
 from tests.fakes.log_streams import STREAMS, make_samples

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agent.clock import NS_PER_S, Clock, ManualClock, SystemClock
+from agent.contracts import Driver
 from agent.errors import (
     BadData,
     ConfigError,
@@ -33,7 +34,7 @@ from agent.errors import (
     ReadTimeout,
 )
 from agent.redact import redact
-from agent.types import Driver, Sample
+from agent.types import Sample
 from drivers._av_reader import MediaReader
 from drivers.media import PLUGIN, MediaConfig, MediaDriver
 from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.clock import NS_PER_S, Clock, ManualClock, SystemClock
+from agent.contracts import Driver
 from agent.errors import ConfigError, DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
-from agent.types import Driver, Sample
+from agent.types import Sample
 from drivers._audio_time import MAX_ERROR_NS, AudioTimeline
 from drivers.microphone import PLUGIN, MicrophoneConfig, MicrophoneDriver
 from tests.contracts.driver_contract import START_NS, DriverContract, read_all

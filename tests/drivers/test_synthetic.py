@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.clock import NS_PER_S, Clock, ManualClock
+from agent.contracts import Driver
 from agent.errors import DeviceLost, EndOfStream, ReadTimeout
-from agent.types import Driver, Sample
+from agent.types import Sample
 from drivers.synthetic import PLUGIN, SyntheticConfig, SyntheticDriver
 from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError
-from agent.types import RuntimeOptions
 from encoders.space import open_space
 from tools.embed import main
 from tools.npz import write_npz

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.types import RuntimeOptions
+from agent.contracts import RuntimeOptions
 from encoders.files import read_file
 from encoders.preprocess.audio import AudioPreprocess
 from encoders.preprocess.image import ImagePreprocess

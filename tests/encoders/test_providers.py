@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 
 import encoders.models.compact
+from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, ModelMismatch
-from agent.types import RuntimeOptions
 from encoders.providers import choose_providers, make_session, runtime_errors
 
 CPU = "CPUExecutionProvider"

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import encoders.models.compact
+from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, EncodeFailed, ModelMismatch, ModelMissing
-from agent.types import RuntimeOptions
 from encoders.space import open_space
 from tests.encoders.made import made_windows
 

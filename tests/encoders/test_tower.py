@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from agent.contracts import Encoder, RuntimeOptions, TextEncoder
 from agent.errors import EncodeFailed
-from agent.types import Encoder, RuntimeOptions, TextEncoder, Window
+from agent.types import Window
 from encoders.space import open_space
 from encoders.tower import unit
 from tests.contracts.encoder_contract import EncoderContract, TextEncoderContract, vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from mcap.opcode import Opcode
 from mcap.reader import make_reader
 from mcap_protobuf.decoder import DecoderFactory as ProtobufFactory
 from mcap_ros2.decoder import DecoderFactory as Ros2Factory
@@ -302,3 +304,27 @@ def test_logs_of_others_and_other_files_are_refused(tmp_path: Path) -> None:
     log.close()
     with pytest.raises(BadData, match="not of this version"):
         LogReader(tmp_path / "odd.mcap")
+
+
+@pytest.mark.parametrize("inner", [2**64 - 1, 2**62, 2**40])
+def test_a_chunk_whose_header_was_never_filled_in_is_a_cut(tmp_path: Path, inner: int) -> None:
+    """A writer that is killed between a chunk's data and its header leaves such a length."""
+    path = tmp_path / "run.mcap"
+    record(path, make_samples(STREAMS["depth"], 2))
+    whole = path.read_bytes()
+    position, chunks = 8, []
+    while position + 9 <= len(whole):
+        opcode, length = struct.unpack_from("<BQ", whole, position)
+        if opcode == Opcode.CHUNK:
+            chunks.append(position)
+        position += 9 + length
+    # start, end, uncompressed size: 24 bytes; CRC: 4; the compression's name; then the length.
+    at = chunks[-1] + 9 + 28
+    name_length = struct.unpack_from("<I", whole, at)[0]
+    damaged = bytearray(whole[: chunks[-1]] + whole[chunks[-1] :][:4000])
+    struct.pack_into("<Q", damaged, chunks[-1] + 1, len(damaged) - chunks[-1] - 9)
+    struct.pack_into("<Q", damaged, at + 4 + name_length, inner)
+    path.write_bytes(damaged)
+    with LogReader(path) as reader:
+        assert not reader.complete
+        assert list(reader.messages("/depth")) == []
