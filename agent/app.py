@@ -1,4 +1,4 @@
-"""The live agent: threads around a Core, a bus and a recording, and the main loop."""
+"""The live agent: threads around a Core, and the main loop."""
 
 from __future__ import annotations
 
@@ -8,35 +8,23 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from agent.clock import NS_PER_S, Clock, from_s, to_s
 from agent.config import Config
-from agent.control import CHANGING, OPS, Operations
+from agent.control import Operations
 from agent.core import TICK_NS, Core
-from agent.errors import DriverError, RecordError
+from agent.errors import DriverError
 from agent.health import Latencies
-from agent.publish.bus import Bus
-from agent.publish.events import topic
-from agent.recording import Recording
+from agent.outlet import Outlet
 from agent.status import Reporter
 from agent.stream.lane import Lane
 from agent.stream.pump import Pump, StreamState
 from agent.supervise import ThreadGroup
-from agent.types import Embedding, Sample
-from agent.wire import (
-    Event,
-    Health,
-    Reply,
-    Request,
-    RequestError,
-    SensorStatus,
-    Time,
-    WireStruct,
-)
+from agent.types import Embedding
+from agent.wire import Event, Health, Reply, Request, RequestError
 
 __all__ = ["Agent"]
 
@@ -60,37 +48,37 @@ class Agent:
         self.stop = threading.Event()
         # Names this run of the agent: its start in ns of UTC, in hex.
         self.core = Core(config, clock, f"{clock.now_ns():x}", self._on_state)
-        self.recorded: dict[str, Any] | None = None
         self._on_event = on_event
         self._latencies = Latencies()
         self._reporter = Reporter(self.core, self._latencies)
         self._health: Health | None = None
         self._work: queue.Queue[Callable[[], None]] = queue.Queue(QUEUE_LIMIT)
         self._dropped: Counter[str] = Counter()  # by lane; each written by its lane only
-        self._bus: Bus | None = None
-        self._recording: Recording | None = None
+        self._outlet = Outlet(self.core, self._latencies, self._on_request)
         self._outer = ThreadGroup()
         self._inner = ThreadGroup()
         self.core.on_latency = self._latencies.add
-        self.core.queue_drops = self._queue_drops
+        self.core.queue_drops = lambda: dict(self._dropped) | self._outlet.drops()
         self._operations = Operations(
-            self.core, self.status, self.start_recording, self.stop_recording
+            self.core, self.status, self._outlet.start_recording, self._outlet.stop_recording
         )
 
     @property
     def endpoints(self) -> dict[str, str]:
         """Addresses of the open sockets."""
-        return self._bus.endpoints if self._bus else {}
+        return self._outlet.endpoints
+
+    @property
+    def recorded(self) -> dict[str, Any] | None:
+        """Path and ledger of the last log that was finished."""
+        return self._outlet.recorded
 
     def open(self) -> None:
         """Queries, sockets, then drivers: all or nothing. Raises AgentError."""
         file = self.config.file
         try:
             self.core.open()
-            if file.bus.enabled:
-                bus = Bus(file.bus, self.clock, OPS, self._on_request, self._on_sent)
-                bus.open()
-                self._bus = bus
+            self._outlet.open()
             for pump in self.core.pumps:
                 try:
                     pump.connect()
@@ -99,12 +87,12 @@ class Agent:
                         raise
                     logger.warning("%s: %s; it is not required, trying again", pump.name, exc)
                     continue
-                self.core.attach(pump)
+                self._attach(pump)
             if file.queries and all(pump.streams for pump in self.core.pumps):
                 infos = [state.info for state in self.core.states()]
                 self.core.check_streams("drivers", [info.topic or info.name for info in infos])
             if file.record.path is not None:
-                self._recording = self._new_recording(file.record.path)
+                self._outlet.begin_recording(file.record.path)
         except BaseException:
             self.close()
             raise
@@ -114,10 +102,7 @@ class Agent:
         until_ns = None if duration_s is None else self.clock.now_ns() + from_s(duration_s)
         try:
             with self._outer:
-                if self._bus is not None:
-                    self._outer.start("bus", self._bus.run)
-                if self._recording is not None:
-                    self._recording.start(self._outer)
+                self._outlet.start(self._outer)
                 try:
                     with self._inner:
                         for lane in self.core.lanes.values():
@@ -128,19 +113,14 @@ class Agent:
                         self._loop(until_ns)
                     self._finish()
                 finally:
-                    if self._recording is not None:
-                        self._recording.stop()
+                    self._outlet.stop()
         finally:
             self.close()
 
     def close(self) -> None:
         """Disconnect, unbind, release. Idempotent."""
         self.core.close()
-        if self._bus is not None:
-            self._bus.close()
-        if self._recording is not None:
-            self.recorded = self._recording.finish()
-            self._recording = None
+        self._outlet.close()
 
     def status(self) -> dict[str, Any]:
         """What control's `status` answers: the newest health, and what is running where."""
@@ -151,22 +131,6 @@ class Agent:
             "config": self.config.digest,
             "space": {"identity": self.core.space.identity, "licence": self.core.space.licence},
         }
-
-    def start_recording(self, path: Path) -> dict[str, Any]:
-        """Begin a log at `path`. Raises RecordError where one runs or the file cannot be made."""
-        if self._recording is not None:
-            raise RecordError(f"record.start: {self._recording.path} is already being recorded")
-        self._recording = self._new_recording(path)
-        self._recording.start(self._outer)
-        return {"path": str(path)}
-
-    def stop_recording(self) -> dict[str, Any]:
-        """Finish the log and give its ledger. Raises RecordError where none runs."""
-        recording, self._recording = self._recording, None
-        if recording is None:
-            raise RecordError("record.stop: nothing is being recorded")
-        self.recorded = recording.finish()
-        return self.recorded
 
     # The main thread: embeddings and requests in, events out.
 
@@ -185,7 +149,7 @@ class Agent:
             if score_hz and now >= next_scores_ns:
                 next_scores_ns = now + round(NS_PER_S / score_hz)
                 for message in self.core.matcher.scores(now):
-                    self._send(message, "score", message.query.id)
+                    self._outlet.send(message, "score", message.query.id)
             if now >= next_health_ns:
                 next_health_ns = now + NS_PER_S
                 for pump in self.core.pumps:
@@ -203,38 +167,26 @@ class Agent:
             self._work.get()()
         for lane in self.core.lanes.values():
             for embedding in lane.step(self.clock.now_ns()):
-                self._publish(self.core.observe(embedding))
+                self._observe(embedding)
         self._publish(self.core.matcher.close())
         self._send_health()
 
+    def _observe(self, embedding: Embedding) -> None:
+        self._publish(self.core.observe(embedding))
+        self._outlet.tell_embedding(embedding)
+
     def _publish(self, events: list[Event]) -> None:
         for event in events:
-            self._send(event, "event", event.query.id)
+            self._outlet.send(event, "event", event.query.id)
             self._on_event(event)
 
     def _send_health(self) -> None:
-        recording = str(self._recording.path) if self._recording else None
-        self._health = self._reporter.report(recording)
-        self._send(self._health, "health")
+        self._health = self._reporter.report(self._outlet.recording)
+        self._outlet.send(self._health, "health")
 
-    def _send(self, message: WireStruct, *levels: str) -> None:
-        """Any thread."""
-        if self._bus is not None:
-            self._bus.send(topic(self.config.file.agent, *levels), message)
-        else:
-            self._on_sent(message, self.clock.now_ns())
-
-    def _new_recording(self, path: Path) -> Recording:
-        about = {
-            "boot_id": self.core.boot_id,
-            "config": self.config.digest,
-            "space": self.core.space.identity,
-        }
-        file = self.config.file
-        recording = Recording(path, file.record, self.clock, file.agent, about)
-        for pump in self.core.pumps:
-            self._tee(pump, recording)
-        return recording
+    def _attach(self, pump: Pump) -> None:
+        self.core.attach(pump)
+        self._outlet.attach(pump)
 
     # Other threads.
 
@@ -243,7 +195,7 @@ class Agent:
 
         def put(embedding: Embedding) -> None:
             try:
-                self._work.put_nowait(lambda: self._publish(self.core.observe(embedding)))
+                self._work.put_nowait(lambda: self._observe(embedding))
             except queue.Full:
                 self._dropped[name] += 1
 
@@ -254,8 +206,8 @@ class Agent:
 
         def carry_out() -> None:
             answer = self._operations.handle(request)
-            if answer.ok and request.op in CHANGING and self._recording is not None:
-                self._recording.note("/control", request)
+            if answer.ok:
+                self._outlet.tell_control(request)
             reply(answer)
 
         try:
@@ -270,11 +222,9 @@ class Agent:
 
         def attach() -> None:
             known = set(self.core.lanes)
-            self.core.attach(pump)
+            self._attach(pump)
             for modality in self.core.lanes.keys() - known:
                 self._start_lane(self.core.lanes[modality])
-            if self._recording is not None:
-                self._tee(pump, self._recording)
             done.set()
 
         self._work.put(attach)
@@ -282,40 +232,4 @@ class Agent:
             pass
 
     def _on_state(self, state: StreamState) -> None:
-        status = SensorStatus(
-            agent=self.config.file.agent,
-            boot_id=self.core.boot_id,
-            stream=state.info.name,
-            modality=state.info.modality,
-            state=state.state,
-            reason=state.reason,
-            since=Time.of(state.since_ns),
-        )
-        self._send(status, "sensor", state.info.name)
-
-    def _tee(self, pump: Pump, recording: Recording) -> None:
-        for state in pump.streams.values():
-            recording.add_stream(state.info)
-        if self._record not in pump.sinks:
-            pump.sinks.append(self._record)
-
-    def _record(self, sample: Sample) -> None:
-        recording = self._recording
-        if recording is not None:
-            recording.put(sample)
-
-    def _on_sent(self, message: WireStruct, sent_ns: int) -> None:
-        """The bus thread, with the message as it was sent."""
-        recording = self._recording
-        if isinstance(message, Event):
-            if message.phase == "start":
-                # latency_ms.total is from the end of the evidence to the making of the event.
-                made_ns = message.end_time.ns + round(message.latency_ms.total * 1e6)
-                self._latencies.add("publish", to_s(sent_ns - made_ns))
-            if recording is not None:
-                recording.note("/events_full", message)
-        elif isinstance(message, Health) and recording is not None:
-            recording.note("/health", message)
-
-    def _queue_drops(self) -> dict[str, int]:
-        return dict(self._dropped) | (self._bus.drops if self._bus else {})
+        self._outlet.tell_state(state)

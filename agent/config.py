@@ -170,7 +170,8 @@ class BusConfig(Settings, frozen=True, kw_only=True):
     """The sockets (docs/wire-contract.md); None turns one off.
 
     insecure: allow an address other than loopback or ipc without CURVE. score_hz: most live
-    scores a second and query; 0 sends none. hwm: messages a slow subscriber may lag behind.
+    scores a second and query; 0 sends none. preview_hz: most pictures a second of each image
+    stream, on the bulk socket. hwm: messages a slow subscriber may lag behind.
     """
 
     enabled: bool = True
@@ -180,6 +181,7 @@ class BusConfig(Settings, frozen=True, kw_only=True):
     insecure: bool = False
     curve: CurveConfig | None = None
     score_hz: NotNegative = 0.0
+    preview_hz: NotNegative = 1.0
     hwm: Annotated[int, msgspec.Meta(ge=1)] = 1000
     linger_ms: Annotated[int, msgspec.Meta(ge=0)] = 500
 

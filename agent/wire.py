@@ -7,6 +7,7 @@ be added within a version; none is removed or changes meaning.
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Any, Literal
 
 import msgspec
@@ -15,13 +16,16 @@ from agent.clock import NS_PER_S
 
 __all__ = [
     "VERSION",
+    "Attachment",
     "ClockState",
+    "EmbeddingMessage",
     "Event",
     "Evidence",
     "Health",
     "HopLatency",
     "Latency",
     "Model",
+    "Preview",
     "QueryRef",
     "Reply",
     "Request",
@@ -230,6 +234,47 @@ class Health(WireStruct, frozen=True, kw_only=True):
     retained: bool = False
 
 
+class Attachment(WireStruct, frozen=True, kw_only=True):
+    """A binary frame that follows the JSON, in order. bytes: its length."""
+
+    media_type: str
+    bytes: int
+
+
+class EmbeddingMessage(WireStruct, frozen=True, kw_only=True):
+    """A unit vector of one window of one stream. vector: base64 of little-endian float16, in a
+    log; on the bus it is empty and the vector is the attachment, in the same form.
+    """
+
+    v: int = VERSION
+    seq: int = 0
+    agent: str
+    boot_id: str
+    stream: str
+    modality: str
+    space: str
+    dim: int
+    window: Span
+    vector: str = ""
+    attachments: list[Attachment] = []
+    retained: bool = False
+
+
+class Preview(WireStruct, frozen=True, kw_only=True):
+    """A picture of an image stream, now and then; the JPEG is the attachment."""
+
+    v: int = VERSION
+    seq: int = 0
+    agent: str
+    boot_id: str
+    stream: str
+    time: Time
+    width: int
+    height: int
+    attachments: list[Attachment] = []
+    retained: bool = False
+
+
 class Request(WireStruct, frozen=True, kw_only=True):
     """A control message. args: the operation's own fields, flat beside op and id."""
 
@@ -260,8 +305,11 @@ def encode(message: WireStruct) -> bytes:
 
 def json_schemas() -> dict[str, Any]:
     """JSON Schemas (2020-12) of the messages by name, with shared parts under "$defs"."""
-    messages = (Event, ScoreMessage, SensorStatus, Health, Reply)
+    messages = (Event, ScoreMessage, SensorStatus, Health, EmbeddingMessage, Preview, Reply)
     schemas, parts = msgspec.json.schema_components(messages, ref_template="#/$defs/{name}")
+    for part in parts.values():
+        # Python 3.13 takes the indentation off docstrings; the schema is the same on all.
+        part["description"] = cleandoc(part.get("description", ""))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "messages": {t.__name__: s for t, s in zip(messages, schemas, strict=True)},

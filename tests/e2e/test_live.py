@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -10,8 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+import zmq
 from mcap.reader import make_reader
+from PIL import Image
 
 from agent.publish.client import Subscriber, request
 from agent.wire import Event, Health, ScoreMessage, SensorStatus, WireStruct
@@ -81,6 +87,8 @@ def test_events_come_in_order_without_gaps_and_are_recorded(tmp_path: Path) -> N
         metadata = {m.name: m.metadata for m in reader.iter_metadata()}
     assert topics.count("/events_full") >= len(events)
     assert topics.count("/camera") == 120
+    assert topics.count("/clock") == topics.count("/health") >= 12
+    assert topics.count("/embeddings") >= 23 + 19  # of camera and microphone; the watch's need 5 s
     ledger = next(m for m in metadata.values() if "complete" in m)
     assert ledger["complete"] == "true"
     assert json.loads(ledger["camera"]) == {"received": 120, "written": 120, "dropped": 0}
@@ -152,6 +160,30 @@ def test_a_late_joiner_is_told_what_is_open() -> None:
                     break
     assert Event in retained
     assert retained.count(SensorStatus) >= 5
+
+
+def test_vectors_and_pictures_are_on_the_bulk_socket_only() -> None:
+    config = ROOT / "configs" / "synthetic.yaml"
+    with agent("--config", config, "--set", "bus.bulk=tcp://127.0.0.1:*") as running:
+        assert running.process.stdout is not None
+        name, bulk = running.process.stdout.readline().split()
+        assert name == "bus.bulk"
+        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.subscribe("sensebind/v1/synthetic/")
+            socket.connect(bulk)
+            found: dict[str, tuple[dict[str, Any], bytes]] = {}
+            while len(found) < 2:
+                assert socket.poll(20_000), found.keys()
+                topic, body, frame = socket.recv_multipart()
+                found[topic.decode().split("/")[3]] = json.loads(body), frame
+    told, vector = found["embedding"]
+    assert told["attachments"] == [{"media_type": "application/x-float16", "bytes": len(vector)}]
+    assert len(vector) == 2 * told["dim"]
+    assert np.linalg.norm(np.frombuffer(vector, "<f2").astype(float)) == pytest.approx(1, abs=1e-2)
+    told, jpeg = found["preview"]
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        assert picture.size == (told["width"], told["height"]) == (640, 480)
 
 
 def test_list_schema_and_help_are_quick_to_import(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ from typing import Any, Literal
 
 from agent.clock import from_s
 from agent.wire import (
+    Attachment,
     ClockState,
+    EmbeddingMessage,
     Event,
     Evidence,
     Health,
     HopLatency,
     Latency,
     Model,
+    Preview,
     QueryRef,
     Score,
     ScoreMessage,
@@ -138,4 +141,31 @@ def health(time_s: float = 10.0, streams: list[StreamHealth] | None = None) -> H
         queries=2,
         open_events=1,
         recording=None,
+    )
+
+
+def embedding() -> EmbeddingMessage:
+    """As it is on the bus, its vector in an attachment."""
+    return EmbeddingMessage(
+        agent=AGENT,
+        boot_id="b00t",
+        stream="camera",
+        modality="image",
+        space=MODEL.space,
+        dim=256,
+        window=Span(start=at(0.5), end=at(1.0)),
+        attachments=[Attachment(media_type="application/x-float16", bytes=512)],
+    )
+
+
+def preview() -> Preview:
+    """A picture of a camera."""
+    return Preview(
+        agent=AGENT,
+        boot_id="b00t",
+        stream="camera",
+        time=at(1.0),
+        width=640,
+        height=480,
+        attachments=[Attachment(media_type="image/jpeg", bytes=9000)],
     )

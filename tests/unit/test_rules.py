@@ -45,13 +45,13 @@ PINNED = {
     "agent.stream.windows": ["WindowCounts", "Windows"],
     "agent.supervise": ["ThreadGroup"],
     "agent.types": [
-        "NAME_PATTERN", "Array", "Driver", "Embedding", "Encoder", "Int64Array", "Intrinsics",
-        "RuntimeOptions", "Sample", "Settings", "Space", "StreamInfo", "TextEncoder", "Window",
-        "WindowSpec", "check_name", "read_only", "slug",
+        "NAME_PATTERN", "Array", "Embedding", "Int64Array", "Intrinsics", "Sample", "Settings",
+        "StreamInfo", "Window", "WindowSpec", "check_name", "read_only", "slug",
     ],
+    "agent.contracts": ["Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder"],
     "agent.wire": [
-        "VERSION", "ClockState", "Event", "Evidence", "Health", "HopLatency", "Latency", "Model",
-        "QueryRef", "Reply", "Request", "RequestError", "Score", "ScoreMessage", "SensorStatus",
+        "VERSION", "Attachment", "ClockState", "EmbeddingMessage", "Event", "Evidence", "Health", "HopLatency", "Latency", "Model",
+        "Preview", "QueryRef", "Reply", "Request", "RequestError", "Score", "ScoreMessage", "SensorStatus",
         "Span", "StreamHealth", "Time", "WireStruct", "encode", "json_schemas",
     ],
 }  # fmt: skip
