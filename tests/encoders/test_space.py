@@ -59,7 +59,8 @@ def test_compact_says_what_it_is() -> None:
 
 def test_compact_is_found_from_any_folder_and_imports_no_runtime(tmp_path: Path) -> None:
     code = (
-        "import sys; from agent.contracts import RuntimeOptions; from encoders.space import open_space;"
+        "import sys; from agent.contracts import RuntimeOptions;"
+        "from encoders.space import open_space;"
         "print(open_space('compact', RuntimeOptions()).identity);"
         "assert not {'onnxruntime', 'tokenizers', 'soundfile', 'torch'} & set(sys.modules)"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,10 @@ PINNED = {
     ],
     "agent.contracts": ["Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder"],
     "agent.wire": [
-        "VERSION", "Attachment", "ClockState", "EmbeddingMessage", "Event", "Evidence", "Health", "HopLatency", "Latency", "Model",
-        "Preview", "QueryRef", "Reply", "Request", "RequestError", "Score", "ScoreMessage", "SensorStatus",
-        "Span", "StreamHealth", "Time", "WireStruct", "encode", "json_schemas",
+        "VERSION", "Attachment", "ClockState", "EmbeddingMessage", "Event", "Evidence", "Health",
+        "HopLatency", "Latency", "Model", "Preview", "QueryRef", "Reply", "Request",
+        "RequestError", "Score", "ScoreMessage", "SensorStatus", "Span", "StreamHealth", "Time",
+        "WireStruct", "encode", "json_schemas",
     ],
 }  # fmt: skip
 
@@ -135,3 +137,17 @@ def test_every_module_with_definitions_says_what_is_public() -> None:
         return defines and "__all__" not in assigned
 
     assert [str(path) for path in MODULES if silent(path)] == []
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    """The list in pyproject is explicit; a package left out would be missed by users only."""
+    listed = re.search(
+        r"^packages = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S
+    )
+    assert listed is not None
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for top in ("agent", "drivers", "encoders", "tools", "configs")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert set(re.findall(r'"([\w.]+)"', listed[1])) == found
