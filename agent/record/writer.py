@@ -20,7 +20,7 @@ import msgspec
 from foxglove.mcap import MCAPWriteOptions
 
 from agent.clock import Clock, from_s
-from agent.codecs import BLOCKS_TOPIC, STREAM_KEY, Block, Codec, Schema, codec_for
+from agent.codecs import BLOCKS_TOPIC, Block, Codec, Schema, codec_for
 from agent.errors import RecordError
 from agent.record.schemas import BLOCK_SCHEMA, EVENT_SCHEMA, foxglove_event, json_schema
 from agent.record.sink import Sink
@@ -83,6 +83,7 @@ class LogWriter:
         self._accepting = True
         self._counts: dict[str, Counts] = {}
         self._streams: dict[StreamInfo, tuple[foxglove.Channel, Codec]] = {}
+        self._declared: set[StreamInfo] = set()
         self._channels: dict[tuple[str, str], foxglove.Channel] = {}
         self._context = foxglove.Context()
         try:
@@ -120,9 +121,7 @@ class LogWriter:
         one that cannot be recorded.
         """
         codec_for(info, self._jpeg_quality)
-        with self._ready:
-            self._counts.setdefault(info.name, Counts())
-        self._write_metadata(STREAMS_RECORD, {info.name: msgspec.json.encode(info).decode()})
+        self._declare(info)
 
     def put(self, sample: Sample) -> None:
         """Queue a block, or drop and count it where the queue is full. The arrays are kept."""
@@ -219,10 +218,19 @@ class LogWriter:
         with self._ready:
             self._counts[name].written += ticks
 
+    def _declare(self, info: StreamInfo) -> None:
+        """Write what a stream is, once. Any thread."""
+        with self._ready:
+            self._counts.setdefault(info.name, Counts())
+            if info in self._declared:
+                return
+            self._declared.add(info)
+        self._write_metadata(STREAMS_RECORD, {info.name: msgspec.json.encode(info).decode()})
+
     def _stream(self, info: StreamInfo) -> tuple[foxglove.Channel, Codec]:
         if info not in self._streams:
             codec = codec_for(info, self._jpeg_quality)
-            self._write_metadata(STREAMS_RECORD, {info.name: codec.metadata[STREAM_KEY]})
+            self._declare(info)
             channel = self._new_channel(f"/{info.name}", codec.schema, codec.metadata)
             self._streams[info] = channel, codec
         return self._streams[info]

@@ -153,7 +153,7 @@ BAD = {
     "unknown field like no other": (
         ("score_hz: 4", "xyzzy: 4"),
         "home.yaml:30: bus.xyzzy: unknown field; expected one of control, curve, enabled, events, "
-        "hwm, insecure, linger_ms, bulk, score_hz",
+        "hwm, insecure, linger_ms, bulk, preview_hz, score_hz",
     ),
     "text in a number": (
         ("max_age_s: 3", "max_age_s: three"),
