@@ -58,7 +58,10 @@ class _Source:
 
     def error(self, place: Place, text: str) -> ConfigError:
         prefixes = (place[:n] for n in range(len(place), 0, -1))
-        where = next((self._set_by[p] for p in prefixes if p in self._set_by), self.name)
+        setters = [self._set_by[p] for p in prefixes if p in self._set_by]
+        # An option may have made a field that is only a part of its own place.
+        setters += [by for p, by in self._set_by.items() if p[: len(place)] == place]
+        where = setters[0] if setters else self.name
         field = f"{_dotted(place)}: " if place else ""
         return ConfigError(f"{where}: {field}{redact_text(text)}")
 
