@@ -9,7 +9,7 @@ import soxr
 from numpy.typing import NDArray
 
 from agent.clock import NS_PER_S
-from agent.errors import ConfigError
+from agent.errors import ConfigError, EncodeFailed
 from agent.types import Int64Array, Settings, Window, read_only
 from encoders.preprocess.base import (
     Float32Array,
@@ -23,6 +23,7 @@ __all__ = ["PLUGIN", "AudioPreprocess", "fill_gaps", "mel_filters", "mono"]
 
 RMS = 0.1  # what a stretch is scaled to, of full scale
 RMS_FLOOR = 1e-4  # added before dividing, so that silence stays silent
+MAX_RATE_HZ = 1e6  # above any sound converter; bunched stamps without a rate_hz tell more
 QUIET_RATIO = 0.15  # windows under this part of the loudest one's RMS say nothing
 POWER_FLOOR = 1e-6
 LOG_OFFSET, LOG_SCALE = 4.0, 4.0  # ln(power) of ordinary sound to about -1..2
@@ -69,6 +70,11 @@ class AudioPreprocess(Settings, frozen=True, kw_only=True):
 
     def __call__(self, window: Window) -> Float32Array:
         rate_hz = tick_rate_hz(window)
+        if rate_hz > MAX_RATE_HZ:
+            raise EncodeFailed(
+                f"stream {window.stream.name}: stamps tell {rate_hz:.3g} Hz, expected at most "
+                f"{MAX_RATE_HZ:.3g}: give its rate_hz"
+            )
         heard = mono(window)
         span_s(window, rate_hz)
         whole = fill_gaps(heard, window.t_ns, rate_hz)

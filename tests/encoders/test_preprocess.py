@@ -299,6 +299,13 @@ class TestAudio:
             )
 
 
+def test_bunched_stamps_of_sound_are_refused() -> None:
+    t_ns = np.r_[np.arange(300), 60 * NS_PER_S]
+    made = window("audio", np.zeros((301, 1), np.float32), None, t_ns)
+    with pytest.raises(EncodeFailed, match="rate_hz"):
+        PREPROCESS["audio"](made)
+
+
 class TestImu:
     @pytest.mark.parametrize(
         ("seconds", "views"), [(0.01, 1), (4.0, 1), (5.0, 1), (7.4, 1), (7.5, 2), (10.0, 3)]
@@ -329,6 +336,14 @@ class TestImu:
         check(views, "imu")
         expected = np.repeat([value / 10, value / 3], 3)[None, :, None]
         np.testing.assert_allclose(views, np.broadcast_to(expected, views.shape), atol=1e-5)
+
+    def test_bunched_stamps_do_not_ask_for_an_endless_grid(self) -> None:
+        """Without a rate_hz a step of 1 ns tells 1 GHz, of which a minute is 3 TB."""
+        t_ns = np.r_[np.arange(300), 60 * NS_PER_S]
+        made = window("imu", np.ones((301, 6), np.float32), None, t_ns)
+        views = PREPROCESS["imu"](made)
+        assert len(views) == 23
+        np.testing.assert_allclose(views[:, 0], 0.1, rtol=1e-6)
 
     def test_lost_ticks_do_not_shift_time(self) -> None:
         t_s = np.arange(1000) / 100
