@@ -89,6 +89,7 @@ class Agent:
                     continue
                 self._attach(pump)
             if file.queries and all(pump.streams for pump in self.core.pumps):
+                self.core.check_queries()
                 infos = [state.info for state in self.core.states()]
                 self.core.check_streams("drivers", [info.topic or info.name for info in infos])
             if file.record.path is not None:

@@ -198,20 +198,13 @@ def _check(config: Config, path: Path) -> int:
 
 
 def _list(console: Console) -> None:
-    table = Table(title="drivers", title_justify="left")
-    table.add_column("kind")
-    table.add_column("from")
-    table.add_column("what it reads")
-    for kind, place in sorted(plugins.find("drivers").items()):
-        table.add_row(kind, place, _first_line(plugins.load("drivers", kind)))
-    console.print(table)
-    table = Table(title="encoders", title_justify="left")
-    table.add_column("kind")
-    table.add_column("from")
-    table.add_column("what it runs")
-    for kind, place in sorted(plugins.find("encoders").items()):
-        table.add_row(kind, place, _first_line(plugins.load("encoders", kind)))
-    console.print(table)
+    for group, what in (("drivers", "what it reads"), ("encoders", "what it runs")):
+        table = Table(title=group, title_justify="left")
+        for heading in ("kind", "from", what):
+            table.add_column(heading)
+        for kind, place in sorted(plugins.find(group).items()):
+            table.add_row(kind, place, _first_line(plugins.load(group, kind)))
+        console.print(table)
     table = Table(title="spaces", title_justify="left")
     for heading in ("name", "senses", "dim", "licence"):
         table.add_column(heading)

@@ -34,6 +34,10 @@ class Clock(Protocol):
     def replay(self) -> bool:
         """True where time is moved by a log and not by the world."""
 
+    @property
+    def uncertainty_ns(self) -> int:
+        """How far the clock's anchor may be from UTC, as it was read."""
+
     def now_ns(self) -> int:
         """Nanoseconds on the agent's clock; never decreases."""
 
@@ -60,7 +64,7 @@ class SystemClock:
             if best is None or after - before < best[0]:
                 best = (after - before, utc - (before + after) // 2)
         assert best is not None
-        self.anchor_uncertainty_ns, self._anchor_ns = best
+        self.uncertainty_ns, self._anchor_ns = best
 
     def now_ns(self) -> int:
         return time.monotonic_ns() + self._anchor_ns
@@ -83,6 +87,7 @@ class ManualClock:
     """A clock that a replay or a test moves. It never goes backwards."""
 
     replay = True
+    uncertainty_ns = 0
 
     def __init__(self, start_ns: int = 0) -> None:
         self._now_ns = start_ns

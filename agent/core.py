@@ -28,8 +28,8 @@ TICK_NS = NS_PER_S // 10  # how often stale evidence is looked for
 class Core:
     """Space, queries, pumps, rings, lanes and matcher of one config.
 
-    `open` embeds the queries, so a bad query or model is said before any device opens; `connect`
-    opens the drivers and gives each stream that the space can encode its ring and lane.
+    `open` embeds the queries, so a bad query or model is said before any device opens; `attach`
+    gives each stream of a connected driver that the space can encode its ring and lane.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class Core:
         self.on_latency: Callable[[str, float], None] = lambda hop, latency_s: None
         self.queue_drops: Callable[[], dict[str, int]] = dict
         self._live = live
-        self._uncertainty_ns = getattr(clock, "anchor_uncertainty_ns", 0)
         file = config.file
         self.space = plugins.open_space(file.space.path, file.space.options())
         for name in file.space.towers:
@@ -60,7 +59,6 @@ class Core:
         ]
         self.lanes: dict[str, Lane] = {}
         self.windows: dict[str, Windows] = {}
-        self._rings: dict[str, Ring] = {}
         self._lane_of: dict[str, Lane] = {}
         self.queries = QuerySet(self._embed, file.match.gate)
         self.matcher = Matcher(
@@ -104,7 +102,7 @@ class Core:
             tower = self.config.file.space.towers.get(info.modality)
             if info.modality not in self.space.modalities or (tower and not tower.enabled):
                 continue
-            if info.name in self._rings:
+            if info.name in self.windows:
                 continue
             lane = self.lanes.get(info.modality)
             if lane is None:
@@ -129,7 +127,6 @@ class Core:
             lane.windows.append(windows)
             self.windows[info.name] = windows
             self._lane_of[info.name] = lane
-            self._rings[info.name] = ring
             self.matcher.add_stream(info, windows.hop_ns)
         if self.push not in pump.sinks:
             pump.sinks.append(self.push)
@@ -138,9 +135,9 @@ class Core:
         """Hop 2: a checked block into its ring."""
         self.on_latency("capture", to_s(sample.arrival_ns - int(sample.t_ns[-1])))
         name = sample.stream.name
-        ring = self._rings.get(name)
-        if ring is not None:
-            ring.push(sample)
+        windows = self.windows.get(name)
+        if windows is not None:
+            windows.ring.push(sample)
             self._lane_of[name].wake()
 
     def check_streams(self, source: str, topics: Sequence[str]) -> None:
@@ -152,6 +149,16 @@ class Core:
                 f"{source}: nothing that space {self.space.name} can encode "
                 f"({', '.join(self.space.modalities)}); it has {told or 'no streams'}"
             )
+
+    def check_queries(self) -> None:
+        """Raises ConfigError where a query names a stream that no driver gives."""
+        known = sorted(state.info.name for state in self.states())
+        for query in self.queries.all():
+            for name in query.config.streams or ():
+                if name not in known:
+                    raise ConfigError(
+                        f"queries.{query.ref.id}.streams: got {name!r}, expected {_among(known)}"
+                    )
 
     def states(self) -> list[StreamState]:
         return [state for pump in self.pumps for state in pump.streams.values()]
@@ -170,7 +177,7 @@ class Core:
         return ClockState(
             domain="log" if self.clock.replay else "utc_anchored_monotonic",
             offset_ns=self.clock.utc_offset_ns(),
-            uncertainty_ns=self._uncertainty_ns,
+            uncertainty_ns=self.clock.uncertainty_ns,
             replay=self.clock.replay,
         )
 

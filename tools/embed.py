@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
@@ -19,9 +19,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from agent.cli import run_command
 from agent.clock import SystemClock, from_s
 from agent.contracts import RuntimeOptions
-from agent.errors import AgentError, ConfigError
+from agent.errors import ConfigError
 from agent.types import Array
 from encoders.providers import AUTO
 from encoders.space import ModelSpace, open_space
@@ -32,15 +33,15 @@ __all__ = ["main"]
 PROGRESS_AFTER_NS = from_s(1.0)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code; a fault is one line on stderr."""
+    return run_command(_main, argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    try:
-        vectors = _embed(args)
-        write_npz(args.output, vectors)
-    except AgentError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return exc.exit_code
+    vectors = _embed(args)
+    write_npz(args.output, vectors)
     print(f"{args.output}: {len(vectors)} written")
     return 0
 

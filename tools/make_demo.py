@@ -17,8 +17,8 @@ if __package__ in (None, ""):  # run as a file: the repository's root is not on 
 import soundfile
 from PIL import Image
 
+from agent.cli import run_command
 from agent.clock import ManualClock
-from agent.errors import AgentError
 from agent.record.writer import LogWriter
 from tools import demo_scenes as scenes
 from tools import demo_sources as sources
@@ -31,6 +31,11 @@ QUEUE_MB = 1024  # all of it is queued before it is written
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Make the demo log; an AgentError is one line on stderr and its exit code."""
+    return run_command(_main, argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--sources",
@@ -40,13 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT, help="folder to write into")
     args = parser.parse_args(argv)
-    try:
-        sources.fetch(args.sources)
-        _write_log(args.sources, args.output / "demo.mcap")
-        _write_rest(args.sources, args.output)
-    except AgentError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return exc.exit_code
+    sources.fetch(args.sources)
+    _write_log(args.sources, args.output / "demo.mcap")
+    _write_rest(args.sources, args.output)
     return 0
 
 

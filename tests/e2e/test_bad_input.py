@@ -45,6 +45,7 @@ def test_the_good_config_is_good(config: Path) -> None:
         ("queries:\n  - {text: a, image: b.png}\n", ("bad.yaml:2", "exactly one of")),
         ("queries:\n  - {audio: nowhere.wav}\n", ("nowhere.wav", "No such file")),
         ("queries:\n  - {text: a dog, senses: [smell]}\n", ("queries[0]", "'smell'", "audio")),
+        ("queries:\n  - {text: a dog, streams: [eyes]}\n", ("queries.a_dog", "'eyes'", "eye")),
         ("space: {path: nowhere}\n", ("nowhere",)),
         ("space: {providers: [AbacusExecutionProvider]}\nqueries: [{text: a}]\n", ("Abacus",)),
         ("bus: {events: 'tcp://*:5556'}\n", ("bus.events", "tcp://*:5556", "insecure")),
