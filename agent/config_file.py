@@ -105,6 +105,10 @@ def build_config(
         _override(raw, override, source)
     _check_plain(raw, (), source)
     file = _convert(raw, ConfigFile, (), source)
+    if not re.fullmatch(NAME_PATTERN, file.space.path):  # a bare name is a space that ships
+        folder = source.base / os.path.expanduser(file.space.path)
+        space = msgspec.structs.replace(file.space, path=str(folder))
+        file = msgspec.structs.replace(file, space=space)
     drivers = tuple(_driver(name, dict(d), source) for name, d in file.drivers.items())
     _check_queries(file, source)
     digest = hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -129,6 +129,17 @@ queries: [{audio: ~/knock.wav}]
     assert config.file.queries[0].audio == Path("/home/someone/knock.wav")
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("compact", "compact"), ("./compact", "{}/compact"), ("../a/B", "{}/../a/B"), ("/a", "/a")],
+)
+def test_a_model_folder_is_relative_to_the_config_but_a_bare_name_ships(
+    write: Write, tmp_path: Path, path: str, expected: str
+) -> None:
+    config = load_config(write(f"space: {{path: {path}}}"))
+    assert config.file.space.path == expected.format(tmp_path)
+
+
 @pytest.mark.parametrize("number", ["1e-3", "1E-3", "1.e-3", ".1e-2", "+1e-3", "0.001", "1.0e-3"])
 def test_a_number_may_be_written_as_people_do(write: Write, number: str) -> None:
     assert load_config(write(f"match: {{z_scale: {number}}}")).file.match.z_scale == 0.001
