@@ -17,6 +17,7 @@ from agent.types import Settings
 __all__ = [
     "MANIFEST_NAME",
     "FileEntry",
+    "ModelFile",
     "SpaceSettings",
     "TowerContext",
     "TowerSettings",
@@ -40,16 +41,35 @@ class FileEntry(Settings, frozen=True, kw_only=True):
     bytes: Annotated[int, msgspec.Meta(gt=0)]
     sha256: _Sha256
 
+    def parts(self) -> list[FileEntry]:
+        """Every file that is read when this one is, this one last."""
+        return [self]
+
+
+class ModelFile(FileEntry, frozen=True, kw_only=True):
+    """A tower's file of one precision.
+
+    data: ONNX external data, where the weights are too many for one file (2 GB); the graph names
+    it. max_batch: most rows that may be run at once, whatever the run allows: 1 where the rows of
+    a batch would change one another (int8 with one scale for a whole activation).
+    """
+
+    data: FileEntry | None = None
+    max_batch: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+    def parts(self) -> list[FileEntry]:
+        return [self.data, self] if self.data else [self]
+
 
 class TowerSettings(Settings, frozen=True, kw_only=True):
     """What every kind of tower has; a kind's own `Config` adds its fields.
 
-    files: one file a precision ("fp32", "int8"). precision: the one used unless asked otherwise.
+    files: one a precision ("fp32", "fp16", "int8"). precision: the one used unless asked otherwise.
     scale: the factor the publisher multiplies its unit vectors by (ImageBind's logit scale), for
     readers who compare with published scores; the vectors made here are always unit vectors.
     """
 
-    files: Annotated[dict[str, FileEntry], msgspec.Meta(min_length=1)]
+    files: Annotated[dict[str, ModelFile], msgspec.Meta(min_length=1)]
     precision: str
     scale: float = 1.0
 
@@ -62,6 +82,11 @@ class TowerSettings(Settings, frozen=True, kw_only=True):
     def chosen(self, wanted: str | None) -> str:
         """The precision to run: `wanted` where there is a file for it, else the tower's own."""
         return wanted if wanted in self.files else self.precision
+
+    def batch(self, options: RuntimeOptions) -> int:
+        """Most rows to run at once: what the run allows, or fewer where the file says so."""
+        own = self.files[self.chosen(options.precision)].max_batch
+        return options.max_batch if own is None else min(own, options.max_batch)
 
     def extra_files(self) -> list[FileEntry]:
         """Files beside the one of the chosen precision; none unless a kind says so."""
@@ -126,8 +151,16 @@ def read_manifest(folder: Path) -> SpaceSettings:
 
 
 def checked_path(folder: Path, entry: FileEntry) -> Path:
-    """The path of `entry`, its content checked. Raises ModelMissing or ModelMismatch."""
-    path = folder / entry.path
+    """The path of `entry`, the content of all its parts checked, each read once.
+
+    Raises ModelMissing or ModelMismatch.
+    """
+    for part in entry.parts():
+        _check_content(folder / part.path, part)
+    return folder / entry.path
+
+
+def _check_content(path: Path, entry: FileEntry) -> None:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -141,4 +174,3 @@ def checked_path(folder: Path, entry: FileEntry) -> Path:
             f"{path}: sha256 is {actual[:12]} ({path.stat().st_size} bytes), "
             f"expected {entry.sha256[:12]} ({entry.bytes} bytes)"
         )
-    return path

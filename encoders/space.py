@@ -60,7 +60,7 @@ def open_space(path: str, options: RuntimeOptions) -> ModelSpace:
             )
     used = [settings.background] if settings.background else []
     for entry in entries.values():
-        used += [entry.files[entry.chosen(options.precision)], *entry.extra_files()]
+        used += [*entry.files[entry.chosen(options.precision)].parts(), *entry.extra_files()]
     for file in used:
         if not (folder / file.path).is_file():
             raise ModelMissing(f"{folder / file.path}: no such file, named in {MANIFEST_NAME}")
@@ -244,7 +244,10 @@ def _identity(
         fields = msgspec.to_builtins(entry)
         kept = {name: value for name, value in fields.items() if name not in _NOT_HASHED}
         kept["kind"] = settings.towers[modality]["kind"]
-        kept["sha256"] = entry.files[entry.chosen(options.precision)].sha256
+        file = entry.files[entry.chosen(options.precision)]
+        kept["sha256"] = file.sha256
+        if file.data:
+            kept["data"] = file.data.sha256
         content[modality] = kept
     digest = hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
     return f"{settings.name}@{digest[:12]}"

@@ -141,7 +141,7 @@ class OnnxTower:
         session = self._session
         if session is None:
             raise EncodeFailed(f"{self.modality} tower: not loaded")
-        step = self._context.options.max_batch
+        step = self._config.batch(self._context.options)
         batches = [self._run(session, views[i : i + step]) for i in range(0, len(views), step)]
         return unit(np.concatenate(batches))
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -348,13 +349,13 @@ class TestPrior:
 
 
 def write_background(folder: Path, **banks: np.ndarray) -> None:
-    from hashlib import sha256
+    np.savez(folder / "background.npz", **banks)
+    edit(folder, lambda m: m.update(background=file_entry(folder, "background.npz")))
 
-    path = folder / "background.npz"
-    np.savez(path, **banks)
-    content = path.read_bytes()
-    entry = {"bytes": len(content), "sha256": sha256(content).hexdigest()}
-    edit(folder, lambda m: m["background"].update(entry))
+
+def file_entry(folder: Path, name: str) -> dict[str, Any]:
+    content = (folder / name).read_bytes()
+    return {"path": name, "bytes": len(content), "sha256": sha256(content).hexdigest()}
 
 
 class TestEmbedFile:
@@ -372,3 +373,93 @@ class TestEmbedFile:
     def test_file_that_is_not_there(self) -> None:
         with pytest.raises(ConfigError, match=r"nope.wav: cannot be read"):
             open_space("compact", CPU).embed_file("nope.wav", "audio")
+
+
+class TestExternalData:
+    @pytest.fixture
+    def split(self, folder: Path) -> Path:
+        """`folder` with the weights of its tower in a file of their own."""
+        import onnx
+
+        onnx.save(
+            onnx.load(folder / "imu.onnx"),
+            folder / "imu.onnx",
+            save_as_external_data=True,
+            location="imu.onnx.data",
+        )
+        data = file_entry(folder, "imu.onnx.data")
+        files = {"fp32": {**file_entry(folder, "imu.onnx"), "data": data}}
+        edit(folder, lambda m: m["towers"]["imu"].update(files=files))
+        return folder
+
+    def test_gives_the_same_vectors_and_another_identity(self, split: Path) -> None:
+        windows = made_windows("imu", 3)
+        space, whole = open_space(str(split), CPU), open_space("compact", CPU)
+        found = []
+        for encoder in (space.encoder("imu"), whole.encoder("imu")):
+            encoder.load()
+            found.append([embedding.vector for embedding in encoder.encode(windows)])
+        np.testing.assert_allclose(*found, atol=1e-6)
+        edit(split, lambda m: m["towers"]["imu"]["files"]["fp32"]["data"].update(sha256="0" * 64))
+        assert open_space(str(split), CPU).identity != space.identity
+
+    def test_data_that_is_missing(self, split: Path) -> None:
+        (split / "imu.onnx.data").unlink()
+        with pytest.raises(ModelMissing, match=r"imu.onnx.data: no such file, named in space.yaml"):
+            open_space(str(split), CPU)
+
+    def test_data_that_was_altered(self, split: Path) -> None:
+        path = split / "imu.onnx.data"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ModelMismatch, match=r"imu.onnx.data: sha256 is .* expected"):
+            open_space(str(split), CPU).encoder("imu").load()
+
+    def test_each_file_is_read_once_a_load(
+        self, split: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened = []
+        unpatched = Path.open
+
+        def spy(path: Path, *args: Any, **kwargs: Any) -> Any:
+            opened.append(path.name)
+            return unpatched(path, *args, **kwargs)
+
+        encoder = open_space(str(split), CPU).encoder("imu")
+        monkeypatch.setattr(Path, "open", spy)
+        encoder.load()
+        assert sorted(opened) == ["imu.onnx", "imu.onnx.data"]
+
+
+@pytest.mark.parametrize(
+    ("own", "allowed", "expected"), [(None, 4, [4, 1]), (2, 4, [2, 2, 1]), (9, 3, [3, 2])]
+)
+def test_a_file_may_ask_for_small_batches(
+    own: int | None,
+    allowed: int,
+    expected: list[int],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import onnxruntime
+
+    edit(folder, lambda m: m["towers"]["imu"]["files"]["fp32"].update(max_batch=own))
+    encoder = open_space(str(folder), RuntimeOptions(max_batch=allowed)).encoder("imu")
+    encoder.load()
+    rows = []
+    run = onnxruntime.InferenceSession.run
+
+    def spy(session: Any, outputs: Any, feed: dict[str, Any]) -> Any:
+        rows.extend(len(batch) for batch in feed.values())
+        return run(session, outputs, feed)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", spy)
+    encoder.encode(made_windows("imu", 5))
+    assert rows == expected
+
+
+def test_a_batch_of_no_rows_is_refused(folder: Path) -> None:
+    edit(folder, lambda m: m["towers"]["imu"]["files"]["fp32"].update(max_batch=0))
+    with pytest.raises(ConfigError, match=r">= 1 - at .*max_batch"):
+        open_space(str(folder), CPU)
