@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from agent import plugins
 from agent.clock import NS_PER_S, Clock, to_s
@@ -15,7 +16,7 @@ from agent.stream.lane import Lane
 from agent.stream.pump import Pump, StreamState
 from agent.stream.ring import Ring
 from agent.stream.windows import Windows
-from agent.types import Embedding, Sample, WindowSpec
+from agent.types import Embedding, Sample
 from agent.wire import ClockState, Event, Model
 
 __all__ = ["TICK_NS", "Core"]
@@ -111,9 +112,7 @@ class Core:
                 lane = self.lanes[info.modality] = Lane(encoder, self.clock)
                 lane.on_latency = lambda hop, latency_s: self.on_latency(hop, latency_s)
             wanted = lane.encoder.window
-            spec = WindowSpec(
-                wanted.length_s, (tower and tower.hop_s) or wanted.hop_s, wanted.ticks
-            )
+            spec = replace(wanted, hop_s=(tower and tower.hop_s) or wanted.hop_s)
             space = self.config.file.space
             slack_s = space.lateness_s + pump.config.buffer_s
             ring = Ring(info, Windows.capacity(spec, info.rate_hz, slack_s))

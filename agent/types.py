@@ -171,16 +171,26 @@ class WindowSpec:
     """Which stretch of a stream a tower looks at.
 
     length_s: span of one window; hop_s: from one window's end to the next, both > 0. ticks: None
-    for every tick in the span, else the number of newest ticks to copy (1 for a still image).
+    for every tick in the span, else how many to copy: the newest ones (1 for a still image), or
+    with `spread` as many evenly over the span, its first and its last among them (2 for a clip of
+    two frames); ticks is then at least 2.
     """
 
     length_s: float
     hop_s: float
     ticks: int | None = None
+    spread: bool = False
 
     def __post_init__(self) -> None:
         if not (self.length_s > 0 and self.hop_s > 0 and (self.ticks is None or self.ticks > 0)):
             raise ConfigError(f"window: {self} must have length_s > 0, hop_s > 0 and ticks > 0")
+        if self.spread and (self.ticks is None or self.ticks < 2):
+            raise ConfigError(f"window: ticks is {self.ticks}, expected at least 2 with spread")
+
+    @property
+    def whole(self) -> bool:
+        """Whether ticks of the whole span are wanted, and not its newest alone."""
+        return self.ticks is None or self.spread
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class WindowSettings(Settings, frozen=True, kw_only=True):
     length_s: float
     hop_s: float
     ticks: int | None = None
+    spread: bool = False
 
 
 class PreprocessSettings(Settings, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ class OnnxTower:
         self._context = context
         field = f"{context.folder}: towers.{context.modality}"
         window = config.window
-        self.window = WindowSpec(window.length_s, window.hop_s, window.ticks)
+        self.window = WindowSpec(window.length_s, window.hop_s, window.ticks, window.spread)
         plugin = find_plugin(
             config.preprocess.name,
             "encoders.preprocess",

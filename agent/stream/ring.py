@@ -101,22 +101,25 @@ class Ring:
             if not self._overwritten(index):
                 return found
 
-    def window(self, start_ns: int, end_ns: int, ticks: int | None = None) -> Window:
+    def window(
+        self, start_ns: int, end_ns: int, ticks: int | None = None, spread: bool = False
+    ) -> Window:
         """Copy out the ticks with start_ns <= t_ns < end_ns; of those only the newest `ticks`.
 
-        The window may hold no tick at all. Raises Overrun if a tick at or after `start_ns` is
-        gone, unless the newest `ticks` are all still here.
+        With `spread` the `ticks` >= 2 are taken evenly over the span, its first and its last among
+        them; all where it has no more. The window may hold no tick at all. Raises Overrun if a
+        tick at or after `start_ns` is gone, unless the newest `ticks` are wanted and all here.
         """
+        newest, evenly = (None, ticks) if spread else (ticks, None)
         while True:  # a repeat needs a push meanwhile, and enough of those end in Overrun
             tail, head, gone_t_ns = self._span()
             low = self._search(start_ns, tail, head)
             high = self._search(end_ns, low, head)
             gone = gone_t_ns is not None and gone_t_ns >= start_ns
-            if ticks is not None and high - low >= ticks:
-                gone, first = False, high - ticks
-            else:
-                first = low
-            window = None if gone else self._cut(start_ns, end_ns, first, high)
+            first = low
+            if newest is not None and high - low >= newest:
+                gone, first = False, high - newest
+            window = None if gone else self._cut(start_ns, end_ns, first, high, evenly)
             if self._overwritten(low):
                 continue
             if window is None:
@@ -136,13 +139,19 @@ class Ring:
         """Whether the tick `index` of a span has been claimed since."""
         return self._claim[0] - self.capacity > index
 
-    def _cut(self, start_ns: int, end_ns: int, low: int, high: int) -> Window:
+    def _cut(self, start_ns: int, end_ns: int, low: int, high: int, evenly: int | None) -> Window:
+        """evenly: how many ticks of low <= index < high to copy; None for all."""
+        if evenly is not None and high - low > evenly:
+            slots = (low + np.arange(evenly) * (high - 1 - low) // (evenly - 1)) % self.capacity
+            data, t_ns = self._data[slots], self._t_ns[slots]
+        else:
+            data, t_ns = self._copy(self._data, low, high), self._copy(self._t_ns, low, high)
         return Window(
             self.stream,
             start_ns,
             end_ns,
-            data=self._copy(self._data, low, high),
-            t_ns=self._copy(self._t_ns, low, high),
+            data=data,
+            t_ns=t_ns,
             lost=int(self._copy(self._lost, low + 1, high).sum()),
             arrival_ns=int(self._arrival_ns[(high - 1) % self.capacity]) if high > low else 0,
         )

@@ -58,7 +58,7 @@ class Windows:
     def capacity(spec: WindowSpec, rate_hz: float | None, slack_s: float, floor: int = 8) -> int:
         """Ticks a ring needs so that a reader may be `slack_s` late."""
         rate_hz = rate_hz or 100.0
-        wanted = spec.length_s * rate_hz if spec.ticks is None else float(spec.ticks)
+        wanted = spec.length_s * rate_hz if spec.whole else float(spec.ticks or 0)
         return max(floor, int(wanted + (slack_s + spec.hop_s) * rate_hz) + 2)
 
     def take(self, now_ns: int) -> list[Window]:
@@ -76,7 +76,7 @@ class Windows:
         if newest_ns is None or first_ns is None:
             return
         if self._next_end_ns is None:
-            span_ns = self._length_ns if self.spec.ticks is None else 1
+            span_ns = self._length_ns if self.spec.whole else 1
             self._next_end_ns = self._grid(first_ns + span_ns)
         while True:
             end_ns = self._next_end_ns
@@ -102,7 +102,9 @@ class Windows:
 
     def _window(self, end_ns: int) -> Window | None:
         try:
-            window = self.ring.window(end_ns - self._length_ns, end_ns, self.spec.ticks)
+            window = self.ring.window(
+                end_ns - self._length_ns, end_ns, self.spec.ticks, self.spec.spread
+            )
         except Overrun:
             self.counts.overruns += 1
             return None

@@ -26,7 +26,12 @@ steps = st.one_of(st.integers(0, 4), st.just(0), st.just(500))
 blocks = st.lists(
     st.tuples(st.lists(steps, min_size=1, max_size=25), st.integers(0, 3)), min_size=1, max_size=20
 )
-asks = st.tuples(st.integers(-30, 30), st.integers(0, 60), st.none() | st.integers(1, 8))
+asks = st.tuples(
+    st.integers(-30, 30),
+    st.integers(0, 60),
+    st.none() | st.integers(1, 8).map(lambda n: (n, False)) | st.just((2, True)),
+)
+Ask = tuple[int, int, tuple[int, bool] | None]
 
 
 class Model:
@@ -44,7 +49,7 @@ class Model:
         return made
 
     def expected(
-        self, start: int, end: int, ticks: int | None, whole: int, claimed: int
+        self, start: int, end: int, ticks: int | None, spread: bool, whole: int, claimed: int
     ) -> list[int] | None:
         """Numbers of the ticks of a window while ticks up to `whole` of `claimed` are written.
 
@@ -52,26 +57,29 @@ class Model:
         """
         tail = max(0, claimed - self.capacity)
         held = [n for n in range(tail, whole) if start <= self.ticks[n][0] < end]
-        if ticks is not None and len(held) >= ticks:
+        if ticks is not None and not spread and len(held) >= ticks:
             return held[-ticks:]
         if any(t >= start for t, _ in self.ticks[:tail]):
             return None
         return held
 
-    def check(self, ring: Ring, ask: tuple[int, int, int | None], whole: int, claimed: int) -> None:
-        offset, length, ticks = ask
+    def check(self, ring: Ring, ask: Ask, whole: int, claimed: int) -> None:
+        offset, length, (ticks, spread) = ask[0], ask[1], ask[2] or (None, False)
         start = self.ticks[max(0, whole - 1)][0] + offset
         end = start + length
-        expected = self.expected(start, end, ticks, whole, claimed)
+        expected = self.expected(start, end, ticks, spread, whole, claimed)
         if expected is None:
             with pytest.raises(Overrun, match="stream mic"):
-                ring.window(start, end, ticks)
+                ring.window(start, end, ticks, spread)
             return
-        window = ring.window(start, end, ticks)
+        window = ring.window(start, end, ticks, spread)
+        lost = sum(self.ticks[n][1] for n in expected[1:])
+        if spread and len(expected) > 2:
+            expected = [expected[0], expected[-1]]
         assert window.data[:, 0].tolist() == expected
         assert window.t_ns.tolist() == [self.ticks[n][0] for n in expected]
         assert window.data[:, 1].tolist() == window.t_ns.tolist()
-        assert window.lost == sum(self.ticks[n][1] for n in expected[1:])
+        assert window.lost == lost
         assert (window.arrival_ns != 0) == bool(expected)
         assert not window.data.flags.writeable
 
@@ -147,6 +155,19 @@ def test_a_reader_need_not_wait_for_a_long_push() -> None:
     ring.push(block(INFO, 8, [80]))
     assert len(seen) == 200  # both parts of the write of a ring
     assert all(t_ns == [30, 40, 50, 60, 70] for t_ns in seen)
+
+
+@given(held=st.integers(1, 60), ticks=st.integers(2, 9), shift=st.integers(0, 50))
+def test_spread_ticks_are_even_over_the_span(held: int, ticks: int, shift: int) -> None:
+    ring = Ring(INFO, 60)
+    ring.push(block(INFO, 0, range(0, 10 * (shift + held), 10)))
+    window = ring.window(10 * shift, 10 * (shift + held), ticks, spread=True)
+    numbers = window.data[:, 0]
+    assert window.t_ns.tolist() == (numbers * 10).tolist()
+    assert (numbers[0], numbers[-1]) == (shift, shift + held - 1)
+    assert len(numbers) == min(held, ticks)
+    steps = np.diff(numbers)
+    assert not len(steps) or steps.max() - steps.min() <= 1
 
 
 def test_an_empty_ring_has_nothing() -> None:

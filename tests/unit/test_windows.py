@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.clock import NS_PER_S
-from agent.errors import BadData
+from agent.errors import BadData, ConfigError
 from agent.stream.ring import Ring
 from agent.stream.windows import Windows
 from agent.types import Sample, Window, WindowSpec
@@ -22,10 +22,10 @@ INFO = stream()
 NEVER = -(10**30)  # a time so early that nothing is due by the clock
 
 specs = st.builds(
-    WindowSpec,
+    lambda cut, **lengths: WindowSpec(**lengths, ticks=cut[0], spread=cut[1]),
     length_s=st.sampled_from([0.05, 0.1, 0.25, 1.0]),
     hop_s=st.sampled_from([0.02, 0.1, 0.3, 1.0]),
-    ticks=st.sampled_from([None, None, 1, 3]),
+    cut=st.sampled_from([(None, False), (None, False), (1, False), (3, False), (2, True)]),
 )
 # Steps in ms: steady, duplicates, bursts, and gaps longer than any window here.
 steps = st.one_of(st.integers(1, 40), st.just(0), st.just(10), st.sampled_from([900, 5000]))
@@ -39,11 +39,14 @@ def expected_windows(
 ) -> list[tuple[int, list[int]]]:
     """(end, stamps) of every window of the grid that ends by `until_ns` and holds enough."""
     length, hop = round(spec.length_s * NS_PER_S), round(spec.hop_s * NS_PER_S)
-    first = t_ns[0] + (length if spec.ticks is None else 1)
+    first = t_ns[0] + (length if spec.whole else 1)
     out = []
     for end in range(-(-first // hop) * hop, until_ns + 1, hop):
         inside = [t for t in t_ns if end - length <= t < end]
-        inside = inside if spec.ticks is None else inside[-spec.ticks :]
+        if spec.spread:
+            inside = [inside[0], inside[-1]] if len(inside) > 1 else inside
+        elif spec.ticks is not None:
+            inside = inside[-spec.ticks :]
         if inside and len(inside) >= min_ticks:
             out.append((end, inside))
     return out
@@ -148,9 +151,11 @@ class CountingRing(Ring):
         self.asked += 1
         return super().first_t_ns_from(t_ns)
 
-    def window(self, start_ns: int, end_ns: int, ticks: int | None = None) -> Window:
+    def window(
+        self, start_ns: int, end_ns: int, ticks: int | None = None, spread: bool = False
+    ) -> Window:
         self.asked += 1
-        return super().window(start_ns, end_ns, ticks)
+        return super().window(start_ns, end_ns, ticks, spread)
 
 
 @pytest.mark.parametrize("ticks", [None, 1])
@@ -260,6 +265,11 @@ def test_the_advised_capacity_is_enough(rate_hz: float, spec: WindowSpec, lead_s
             taken_at = t_ns[number - 1]
         ring.push(block(info, number, [t]))
     assert windows.counts.overruns == 0
+
+
+def test_spread_needs_two_ticks() -> None:
+    with pytest.raises(ConfigError, match="window: ticks is 1, expected at least 2 with spread"):
+        WindowSpec(1.0, 0.5, 1, spread=True)
 
 
 def test_a_block_with_a_nan_is_never_born() -> None:
