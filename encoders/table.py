@@ -12,7 +12,7 @@ import numpy as np
 from agent.errors import EncodeFailed, ModelMismatch
 from agent.types import Array, Embedding
 from encoders.manifest import FileEntry, TowerContext, TowerSettings, checked_path
-from encoders.tower import unit
+from encoders.session import unit
 
 __all__ = ["PLUGIN", "TextTable"]
 

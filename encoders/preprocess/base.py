@@ -7,7 +7,9 @@ or a space's hash would no longer tell two sets of vectors apart.
 
 from __future__ import annotations
 
-from typing import Protocol
+import threading
+from collections import OrderedDict
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +18,22 @@ from agent.clock import NS_PER_S, to_s
 from agent.errors import EncodeFailed
 from agent.types import Window
 
-__all__ = ["Float32Array", "Preprocess", "bad_ticks", "span_s", "tick_rate_hz", "window_starts"]
+__all__ = [
+    "Float32Array",
+    "PerStream",
+    "Preprocess",
+    "Streaming",
+    "bad_ticks",
+    "span_s",
+    "tick_rate_hz",
+    "window_starts",
+]
 
 Float32Array = NDArray[np.float32]
 
 # A stretch longer than this is a broken stamp, and a regular grid over it would fill memory.
 MAX_SPAN_S = 86_400.0
+MAX_STREAMS = 64  # of which something is kept; the one unused for longest makes room
 
 
 class Preprocess(Protocol):
@@ -33,6 +45,47 @@ class Preprocess(Protocol):
 
     def __call__(self, window: Window) -> Float32Array:
         """(k, *shape), k >= 1, finite, newly made. Raises EncodeFailed for data it cannot use."""
+
+
+@runtime_checkable
+class Streaming(Preprocess, Protocol):
+    """One whose successive windows of one stream share work: live windows overlap."""
+
+    def stream(self) -> Preprocess:
+        """A new one for a single stream. It gives what the stateless one gives, within the
+        rounding that its docstring names, and depends on nothing but the windows it is called
+        with. One call at a time.
+        """
+
+
+class PerStream:
+    """A preprocessing, with one of its own for each live stream where it is a `Streaming`.
+
+    Any thread; the calls for live windows take turns. A file (arrival_ns 0) takes the stateless
+    one, so that a query by a file's content never disturbs a stream.
+    """
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self._stateless = preprocess
+        self._new_stream = preprocess.stream if isinstance(preprocess, Streaming) else None
+        self._streams: OrderedDict[str, Preprocess] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, window: Window) -> Float32Array:
+        """As `Preprocess`."""
+        if self._new_stream is None or not window.arrival_ns:
+            return self._stateless(window)
+        with self._lock:
+            own = self._streams.pop(window.stream.name, None) or self._new_stream()
+            self._streams[window.stream.name] = own
+            if len(self._streams) > MAX_STREAMS:
+                self._streams.popitem(last=False)
+            return own(window)
+
+    def clear(self) -> None:
+        """Forget every stream."""
+        with self._lock:
+            self._streams.clear()
 
 
 def bad_ticks(window: Window, expected: str) -> EncodeFailed:

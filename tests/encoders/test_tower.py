@@ -6,8 +6,8 @@ import pytest
 from agent.contracts import Encoder, RuntimeOptions, TextEncoder
 from agent.errors import EncodeFailed
 from agent.types import Window
+from encoders.session import unit
 from encoders.space import open_space
-from encoders.tower import unit
 from tests.contracts.encoder_contract import EncoderContract, TextEncoderContract, vectors
 from tests.encoders.made import SENSES, made_windows, window
 
