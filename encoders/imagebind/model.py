@@ -220,62 +220,35 @@ class _Trunk(nn.Module):
         self.blocks = nn.ModuleList(_Block(dims, bias_kv) for _ in range(dims.blocks))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = self.pre_transformer_layer(x)
+        # Tokens first: with the batch first, torch takes another path in evaluation than in
+        # training, which rounds otherwise.
+        x = self.pre_transformer_layer(x).transpose(0, 1)
         for block in self.blocks:
             x = block(x, mask)
-        return x
+        return x.transpose(0, 1)
 
 
 class _Block(nn.Module):
-    """Pre-norm: attention, then an MLP with the exact (erf) GELU."""
+    """(tokens, n, width) to the same. Pre-norm: attention, then an MLP with the exact (erf) GELU.
+
+    Some towers attend to one more key and value, learned, after those of the tokens.
+    """
 
     def __init__(self, dims: TowerDims, bias_kv: bool) -> None:
         super().__init__()
         width, hidden = dims.width, MLP_RATIO * dims.width
         self.norm_1 = nn.LayerNorm(width, eps=EPS)
-        self.attn = _Attention(width, dims.heads, bias_kv)
+        self.attn = nn.MultiheadAttention(width, dims.heads, add_bias_kv=bias_kv)
         self.norm_2 = nn.LayerNorm(width, eps=EPS)
         self.mlp = nn.Sequential(
             OrderedDict(fc1=nn.Linear(width, hidden), gelu=nn.GELU(), fc2=nn.Linear(hidden, width))
         )
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = x + self.attn(self.norm_1(x), mask)
+        y = self.norm_1(x)
+        x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
         mixed: Tensor = x + self.mlp(self.norm_2(x))
         return mixed
-
-
-class _Attention(nn.Module):
-    """As torch.nn.MultiheadAttention, batch first, by its names.
-
-    Not that class: in evaluation mode it takes a fused path that no exporter knows. bias_k and
-    bias_v are one more key and value, learned, after those of the tokens and not projected.
-    """
-
-    def __init__(self, width: int, heads: int, bias_kv: bool) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.zeros(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.bias_k = nn.Parameter(torch.zeros(1, 1, width)) if bias_kv else None
-        self.bias_v = nn.Parameter(torch.zeros(1, 1, width)) if bias_kv else None
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        packed = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
-        query, key, value = packed.chunk(3, dim=-1)
-        if self.bias_k is not None and self.bias_v is not None:
-            key = torch.cat([key, self.bias_k.expand(len(x), -1, -1)], dim=1)
-            value = torch.cat([value, self.bias_v.expand(len(x), -1, -1)], dim=1)
-        mixed = functional.scaled_dot_product_attention(
-            self._split(query), self._split(key), self._split(value), attn_mask=mask
-        )
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(n, tokens, width) to (n, heads, tokens, width / heads)."""
-        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 def _head(tower: str, dims: TowerDims, out: int) -> nn.Module:
