@@ -48,7 +48,8 @@ class SpaceConfig(Settings, frozen=True, kw_only=True):
     path: a folder, or the name of a space that ships with the project. lateness_s: how long a
     window waits for ticks of a slow stream. min_coverage: share of the expected ticks below which
     a window is not encoded. max_backlog: windows of one stream that may wait before the oldest
-    are skipped and counted.
+    are skipped and counted. cache: where TensorRT keeps its engines; empty it after a change of
+    GPU or driver.
     """
 
     path: str = "compact"
@@ -59,6 +60,7 @@ class SpaceConfig(Settings, frozen=True, kw_only=True):
     lateness_s: NotNegative = 0.1
     min_coverage: Unit = 0.75
     max_backlog: Annotated[int, msgspec.Meta(ge=1)] = 4
+    cache: Path | None = None
     towers: dict[str, TowerConfig] = msgspec.field(default_factory=dict)
 
     def options(self) -> RuntimeOptions:
@@ -67,6 +69,7 @@ class SpaceConfig(Settings, frozen=True, kw_only=True):
             threads=self.threads,
             precision=self.precision,
             max_batch=self.max_batch,
+            cache=self.cache,
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from agent.types import Array, Embedding, Sample, StreamInfo, Window, WindowSpec
@@ -86,14 +87,17 @@ class RuntimeOptions:
 
     providers: ONNX Runtime provider names in order of preference, or ("auto",) for the best of
     what is present. threads: intra-op threads of a session; 1 makes results independent of the
-    number of cores. precision: "fp32" or "int8", where the model folder has both; None takes
-    each tower's own default. max_batch: most rows given to a session at once.
+    number of cores. precision: "fp32", "fp16" or "int8", of those the model folder has; None
+    takes each tower's own default. max_batch: most rows given to a session at once. cache: a
+    folder, made where it is not there, that keeps what a provider compiles (TensorRT: minutes)
+    from one start to the next; None keeps nothing.
     """
 
     providers: tuple[str, ...] = ("auto",)
     threads: int = 1
     precision: str | None = None
     max_batch: int = 16
+    cache: Path | None = None
 
 
 class Space(Protocol):

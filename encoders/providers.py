@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,6 @@ PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-
-# ONNX Runtime's own default lets CUDA round fp32 products to TF32 (10 bits of mantissa), which
-# would make the same tower give other vectors there. From the documentation; not run on a GPU.
-_OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 
 
 def choose_providers(wanted: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -58,25 +55,35 @@ def runtime_errors() -> tuple[type[Exception], ...]:
     return tuple(error for error in raised if issubclass(error, Exception))
 
 
-def make_session(path: Path, options: RuntimeOptions) -> Any:
-    """An `onnxruntime.InferenceSession` for a checked file.
+def make_session(path: Path, options: RuntimeOptions, precision: str = "fp32") -> Any:
+    """An `onnxruntime.InferenceSession` for a checked file of that precision.
 
-    Raises ConfigError for a provider that is not there or does not start, ModelMismatch for a
-    file that ONNX Runtime cannot load.
+    Raises ConfigError for a provider that is not there or does not start or a cache that cannot
+    be written, ModelMismatch for a file that ONNX Runtime cannot load.
     """
     import onnxruntime
 
     providers = choose_providers(options.providers, onnxruntime.get_available_providers())
+    own: dict[str, dict[str, str]] = {}
+    if PROVIDERS["cuda"] in providers:
+        # By default CUDA may round fp32 products to TF32 (10 bits of mantissa), which would make
+        # the same tower give other vectors there. From the documentation; not run on a GPU.
+        own[PROVIDERS["cuda"]] = {"use_tf32": "0"}
+    if PROVIDERS["tensorrt"] in providers:
+        # Engines are of one build of onnxruntime, and told apart by no content of the file.
+        cache = options.cache and options.cache / f"ort-{onnxruntime.__version__}" / path.stem
+        own[PROVIDERS["tensorrt"]] = _tensorrt(cache, precision)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.use_deterministic_compute = True
     settings.log_severity_level = 3
-    # A waiting pool that spins takes the cores from the drivers, and collapses when shared.
+    # A waiting pool that spins takes the cores from the drivers, and collapses when shared; the
+    # pool that sessions can share cannot be kept from it (docs/adr/0007).
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
-            str(path), settings, providers=[(name, _OPTIONS.get(name, {})) for name in providers]
+            str(path), settings, providers=[(name, own.get(name, {})) for name in providers]
         )
     except runtime_errors() as exc:
         reason = " ".join(str(exc).split())
@@ -91,3 +98,26 @@ def make_session(path: Path, options: RuntimeOptions) -> Any:
             )
         logger.warning("%s does not start here, running on %s", providers[0], used)
     return session
+
+
+def _tensorrt(cache: Path | None, precision: str) -> dict[str, str]:
+    """Options of ONNX Runtime's TensorRT provider, as its documentation names them; not run on a
+    GPU. Raises ConfigError where `cache` cannot be written.
+    """
+    options = {"trt_fp16_enable": str(precision == "fp16")}
+    if cache is not None:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=cache):
+                pass
+        except OSError as exc:
+            raise ConfigError(
+                f"cache: {cache} cannot be written ({exc.strerror}), expected a folder of ours"
+            ) from exc
+        options |= {
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(cache),
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": str(cache),
+        }
+    return options

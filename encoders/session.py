@@ -58,7 +58,7 @@ class GraphTower(ABC):
             if self._session is not None:
                 return
             path = checked_path(self._context.folder, self._settings.files[self.precision])
-            session = make_session(path, self._context.options)
+            session = make_session(path, self._context.options, self.precision)
             example = self._example()
             self._check_graph(session, str(path), example.shape[1:])
             # The first run allocates and, on some providers, compiles: better now than in the

@@ -65,6 +65,8 @@ def open_space(path: str, options: RuntimeOptions) -> ModelSpace:
         if not (folder / file.path).is_file():
             raise ModelMissing(f"{folder / file.path}: no such file, named in {MANIFEST_NAME}")
     identity = _identity(settings, entries, options)
+    if options.cache is not None:  # by content, so that no tower is run by another's engine
+        options = replace(options, cache=options.cache / identity)
     towers = {
         modality: kinds[modality](
             entry, TowerContext(folder, modality, identity, settings.dim, options)
