@@ -290,12 +290,13 @@ def random_checkpoint(dims: Dims, seed: int, towers: Sequence[str] = TOWERS) -> 
 
 
 def _random(key: str, shape: Shape, size: TowerDims, generator: torch.Generator) -> Tensor:
-    """Spread as in a trained tower: tokens of about unit variance, and a residual stream that
-    grows by a like amount over the whole of the blocks (the initialisation of GPT-2 and CLIP).
+    """Tokens of about unit variance, and a residual stream that grows by as much over all blocks
+    (the initialisation of GPT-2 and CLIP); where that gives nearly the same vector for every
+    input, as a trained tower rather than a fresh one.
     """
-    name = key.rsplit(".", 1)[-1]
+    tower, name = key.split(".")[1], key.rsplit(".", 1)[-1]
     if name == "log_logit_scale":
-        scale = GEOMETRY[key.split(".")[1]].scale or 1 / 0.07  # CLIP's first temperature
+        scale = GEOMETRY[tower].scale or 1 / 0.07  # CLIP's, before training
         return torch.tensor(math.log(scale))
     if name == "mask":
         return torch.full(shape, -math.inf).triu(1)
@@ -306,7 +307,13 @@ def _random(key: str, shape: Shape, size: TowerDims, generator: torch.Generator)
         return made.mul_(0.1)
     if "token_embedding" in key:
         return made
-    spread = math.prod(shape[1:]) ** -0.5
+    made *= math.prod(shape[1:]) ** -0.5
     if key.endswith(("out_proj.weight", "fc2.weight")):
-        spread *= (2 * size.blocks) ** -0.5
-    return made.mul_(spread)
+        made *= (2 * size.blocks) ** -0.5
+    if name == "in_proj_weight":
+        made[: 2 * size.width] *= 1.5  # sharper scores, or attention gives the mean of all patches
+    if "_stem." in key:
+        # Trained stems look at contrast; the plain mean would drown it (gravity, a grey picture).
+        patches = made.view(size.width, GEOMETRY[tower].input[0], -1)
+        patches -= 0.9 * patches.mean(-1, keepdim=True)
+    return made
