@@ -22,6 +22,8 @@ with needs_extra("export"):
 
 __all__ = ["tower_graph"]
 
+LEAST_LENGTH = 1e-12  # as torch.nn.functional.normalize has it
+
 
 def tower_graph(
     tensors: dict[str, Tensor], dims: TowerDims, tower: str, dtype: torch.dtype = torch.float32
@@ -153,8 +155,9 @@ class _Block(nn.Module):
         query = self.query(seen if rows is tokens else self.norm_1(rows))
         key, value = self.key(seen), self.value(seen)
         if self.bias_k is not None and self.bias_v is not None:
-            key = torch.cat([key, self.bias_k.expand(len(key), -1, -1)], dim=1)
-            value = torch.cat([value, self.bias_v.expand(len(value), -1, -1)], dim=1)
+            # By shape: len() would fix the number of rows that the exporter sees.
+            key = torch.cat([key, self.bias_k.expand(key.shape[0], -1, -1)], dim=1)
+            value = torch.cat([value, self.bias_v.expand(key.shape[0], -1, -1)], dim=1)
         scores = self._split(query).transpose(1, 2) @ self._split(key).permute(0, 2, 3, 1)
         if mask is not None:
             scores = scores + mask
@@ -183,8 +186,9 @@ class _Head(nn.Module):
     weight: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        raw = self.norm(x[:, 0]) @ self.weight
-        return functional.normalize(raw.float(), dim=-1)
+        raw = (self.norm(x[:, 0]) @ self.weight).float()
+        vectors: Tensor = raw / raw.norm(dim=-1, keepdim=True).clamp_min(LEAST_LENGTH)
+        return vectors
 
 
 class _Affine(nn.Module):

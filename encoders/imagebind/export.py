@@ -1,0 +1,256 @@
+"""One tower of ImageBind as ONNX files, one a precision, and how near they are to the original.
+
+Needs the extra `export`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agent.clock import SystemClock, to_s
+from agent.contracts import RuntimeOptions
+from agent.errors import EncoderError
+from agent.extras import needs_extra
+from agent.types import Array
+from encoders.imagebind.checkpoint import Checkpoint
+from encoders.imagebind.dims import CONTEXT, GEOMETRY, expected_shapes
+from encoders.imagebind.graphs import tower_graph
+from encoders.imagebind.model import load
+from encoders.manifest import FileEntry, ModelFile
+from encoders.providers import make_session
+
+with needs_extra("export"):
+    import torch
+    from torch import Tensor
+
+__all__ = [
+    "FLOORS",
+    "INPUT",
+    "OUTPUT",
+    "SENSES",
+    "Exported",
+    "estimated_bytes",
+    "export_tower",
+    "read_entry",
+]
+
+OPSET = 20  # the first with Gelu
+OUTPUT = "embedding"
+INPUT = "input"
+TEXT_INPUT = "ids"
+# A protobuf message holds 2 GB at most; the graph itself is well under the rest.
+MAX_FILE_BYTES = 2_000_000_000
+
+# A tower by the name that the agent has for its sense.
+SENSES = {
+    "image": "vision",
+    "text": "text",
+    "audio": "audio",
+    "depth": "depth",
+    "thermal": "thermal",
+    "imu": "imu",
+}
+
+# Least cosine of an exported vector with the original's, of any input, by precision.
+FLOORS = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.99}
+
+# A row changes the scale that a whole int8 activation has, and so the rows beside it.
+INT8_MAX_BATCH = 1
+
+
+class Exported(NamedTuple):
+    """A file of one precision. cosines: one an input, with the original. seconds: it took."""
+
+    file: ModelFile
+    cosines: list[float]
+    seconds: float
+
+
+def export_tower(
+    checkpoint: Checkpoint,
+    sense: str,
+    floors: Mapping[str, float],
+    inputs: Sequence[Array],
+    folder: Path,
+    step: Callable[[str], None],
+) -> dict[str, Exported]:
+    """Write `sense`.onnx or `sense`.PRECISION.onnx into `folder`, one for each key of `floors`.
+
+    inputs: rows as the graph takes them, without the batch; at least one. step: told what is done
+    next. The original is model.py's in float32, which shares no code with the graph. Raises
+    EncoderError where the least cosine with it is under the floor; what was written stays.
+    """
+    step("original")
+    expected = _original(checkpoint, SENSES[sense], inputs)
+    exported = {}
+    clock = SystemClock()
+    whole = folder / f"{sense}.onnx"
+    for precision in sorted(floors, key=list(FLOORS).index):
+        started_ns = clock.now_ns()
+        path = whole if precision == "fp32" else folder / f"{sense}.{precision}.onnx"
+        step(precision)
+        if precision == "int8":
+            if not whole.exists():
+                _write_graph(checkpoint, SENSES[sense], torch.float32, whole)
+            _quantise(whole, path)
+        else:
+            dtype = torch.float32 if precision == "fp32" else torch.float16
+            _write_graph(checkpoint, SENSES[sense], dtype, path)
+        seconds = to_s(clock.now_ns() - started_ns)
+        step(f"{precision} check")
+        cosines = np.sum(_vectors(path, inputs) * expected, axis=1).tolist()
+        if min(cosines) < floors[precision]:
+            raise EncoderError(
+                f"{sense} {precision}: least cosine with the original is {min(cosines):.6f}, "
+                f"expected at least {floors[precision]:g}"
+            )
+        exported[precision] = Exported(_entry(path, precision), cosines, seconds)
+    if "fp32" not in floors:
+        for part in (whole, _data(whole)):
+            part.unlink(missing_ok=True)
+    return exported
+
+
+def estimated_bytes(checkpoint: Checkpoint, tower: str, precision: str) -> int:
+    """About as many as the files of one precision take, by the number of weights."""
+    rows = expected_shapes(tower, checkpoint.dims.towers[tower], checkpoint.dims.out)
+    counts = {key: int(np.prod(shape)) for key, shape in rows.items()}
+    total = sum(counts.values())
+    if precision != "int8":
+        return total * (4 if precision == "fp32" else 2)
+    products = sum(
+        counts[key] for key, shape in rows.items() if len(shape) == 2 and "token_embed" not in key
+    )
+    return products + 4 * (total - products)
+
+
+def read_entry(path: Path) -> FileEntry:
+    """Name, size and sha256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return FileEntry(path=path.name, bytes=path.stat().st_size, sha256=digest.hexdigest())
+
+
+def _entry(path: Path, precision: str) -> ModelFile:
+    own, data = read_entry(path), _data(path)
+    return ModelFile(
+        path=own.path,
+        bytes=own.bytes,
+        sha256=own.sha256,
+        data=read_entry(data) if data.exists() else None,
+        max_batch=INT8_MAX_BATCH if precision == "int8" else None,
+    )
+
+
+def _data(path: Path) -> Path:
+    """Where torch.onnx puts external data."""
+    return path.with_name(f"{path.name}.data")
+
+
+def _original(checkpoint: Checkpoint, tower: str, inputs: Sequence[Array]) -> Array:
+    model = load(checkpoint, [tower])
+    vectors = []
+    with torch.inference_mode():
+        for row in inputs:
+            # The original takes a text at its full length only.
+            rows = np.pad(row, (0, CONTEXT - len(row))) if tower == "text" else row
+            vectors.append(model.vectors(tower, torch.from_numpy(rows[np.newaxis]))[0].numpy())
+    return np.stack(vectors)
+
+
+def _vectors(path: Path, inputs: Sequence[Array]) -> Array:
+    options = RuntimeOptions(providers=("cpu",), threads=torch.get_num_threads())
+    session = make_session(path, options)
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run([OUTPUT], {name: row[np.newaxis]})[0] for row in inputs])
+
+
+def _write_graph(checkpoint: Checkpoint, tower: str, dtype: torch.dtype, path: Path) -> None:
+    graph = tower_graph(checkpoint.tensors(tower), checkpoint.dims.towers[tower], tower, dtype)
+    rows = torch.export.Dim("n", min=1, max=1 << 16)
+    free: dict[int, Any] = {0: rows}
+    if tower == "text":
+        example: Tensor = torch.ones((2, 9), dtype=torch.int64)
+        free[1] = torch.export.Dim("length", min=2, max=CONTEXT)
+    else:
+        example = torch.zeros(2, *GEOMETRY[tower].input)
+    name = TEXT_INPUT if tower == "text" else INPUT
+    with _quiet():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[name],
+            output_names=[OUTPUT],
+            dynamic_shapes={name: free},
+            verbose=False,
+        )
+    assert program is not None
+    _strip(program.model)
+    tensors = [*graph.parameters(), *graph.buffers()]
+    size = sum(tensor.nbytes for tensor in tensors)
+    program.save(path, external_data=size > MAX_FILE_BYTES)
+
+
+def _strip(model: Any) -> None:
+    """Take out what the exporter notes of the source code, with this machine's paths, and of what
+    is between operators: shapes, which quantising would take at their word, and names, of which
+    one may be the output's.
+    """
+    outputs = set(model.graph.outputs)
+    model.metadata_props.clear()
+    # The exporter has folded constants: the quantiser looks for this mark, or warns.
+    model.metadata_props["onnx.quant.pre_process"] = "onnxruntime.quant"
+    model.graph.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    for number, node in enumerate(model.graph):
+        node.metadata_props.clear()
+        node.doc_string = None
+        for index, value in enumerate(node.outputs):
+            value.metadata_props.clear()
+            if value not in outputs:
+                value.name, value.shape, value.type = f"{number}.{index}", None, None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on its own code and on packages that are not needed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _quantise(source: Path, path: Path) -> None:
+    """Products with weights in int8, a scale a column; all else stays float32.
+
+    Weights have 7 bits: where the processor has no VNNI, onnxruntime adds pairs of products in 16
+    bits, which 8-bit weights overflow (its quantisation guide, "reduce_range").
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        source,
+        path,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+    )
