@@ -37,7 +37,10 @@ __all__ = ["Checkpoint", "open_checkpoint", "random_checkpoint"]
 
 Tensors = dict[str, Tensor]
 
+ZIP_START = b"PK\3\4"
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' names
+# An unpickler raises whatever a stream that is not right makes it stumble over.
+STREAM_ERRORS = (AttributeError, EOFError, LookupError, TypeError, ValueError)
 NAMED = 3  # keys that an error names; of the rest it says how many
 
 _KEY = re.compile(rf"modality_\w+\.({'|'.join(TOWERS)})\.(?:blocks\.(\d{{1,3}})\.)?")
@@ -96,9 +99,14 @@ def open_checkpoint(path: Path, config: Path | None = None) -> Checkpoint:
     from the published size. Raises ModelMissing for a file that is not there, ModelMismatch for
     one that is damaged or something else, ConfigError for a configuration that does not fit.
     """
-    if not path.is_file():
-        raise ModelMissing(f"{path}: no such file, expected an ImageBind checkpoint")
-    file = _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
+    try:
+        with path.open("rb") as content:
+            start = content.read(len(ZIP_START))
+    except OSError as exc:
+        raise ModelMissing(
+            f"{path}: cannot be read ({exc.strerror}), expected an ImageBind checkpoint"
+        ) from exc
+    file = _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path, start)
     blocks = _checked_keys(path, file.entries)
     dims = _with_heads(path, _checked_shapes(path, file.entries, blocks), config)
 
@@ -125,29 +133,17 @@ def _open_safetensors(path: Path) -> _File:
     return _File(entries, file.get_tensor)
 
 
-def _open_torch(path: Path) -> _File:
+def _open_torch(path: Path, start: bytes) -> _File:
     # torch says "invalid argument" of a file that a download left half done.
     if not zipfile.is_zipfile(path):
-        with path.open("rb") as start:
-            is_zip = start.read(4) == b"PK\3\4"
-        found = "cut short: its end is missing" if is_zip else "not a checkpoint"
+        found = "cut short: its end is missing" if start == ZIP_START else "not a checkpoint"
         raise ModelMismatch(
             f"{path}: {path.stat().st_size} bytes, {found}, expected a whole file "
             "of torch.save (1.6 or later) or a .safetensors"
         )
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    # An unpickler raises whatever a stream that is not right makes it stumble over.
-    except (
-        AttributeError,
-        EOFError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as exc:
+    except (OSError, RuntimeError, pickle.UnpicklingError, *STREAM_ERRORS) as exc:
         named = re.search(r"GLOBAL (\S+)", str(exc))
         found = f"holds a Python object ({named[1]})" if named else "damaged, or not of torch.save"
         raise ModelMismatch(f"{path}: {found}, expected tensors only") from exc
