@@ -11,16 +11,18 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent.cli import run_command
-from tools import bench_live
+from tools import bench_live, bench_stream
 
 __all__ = ["main"]
 
 EXAMPLE = """\
 examples:
   python -m tools.bench live --json live.json
+  python -m tools.bench stream --seconds 60
+  python -m tools.bench imagebind --folder models/imagebind --towers image,audio
 """
 
-BENCHMARKS = (bench_live,)
+BENCHMARKS = (bench_live, bench_stream)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
