@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import yaml
@@ -23,6 +23,7 @@ __all__ = [
     "TowerSettings",
     "checked_path",
     "convert",
+    "read_entry",
     "read_manifest",
 ]
 
@@ -160,17 +161,27 @@ def checked_path(folder: Path, entry: FileEntry) -> Path:
     return folder / entry.path
 
 
+def read_entry(path: Path) -> FileEntry:
+    """The entry of a file as it is now. Raises OSError."""
+    with path.open("rb") as file:
+        return FileEntry(path=path.name, bytes=path.stat().st_size, sha256=_sha256(file))
+
+
 def _check_content(path: Path, entry: FileEntry) -> None:
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            actual = _sha256(file)
     except OSError as exc:
         raise ModelMissing(f"{path}: cannot be read ({exc.strerror}), named in space.yaml") from exc
-    actual = digest.hexdigest()
     if actual != entry.sha256:
         raise ModelMismatch(
             f"{path}: sha256 is {actual[:12]} ({path.stat().st_size} bytes), "
             f"expected {entry.sha256[:12]} ({entry.bytes} bytes)"
         )
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

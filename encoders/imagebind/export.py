@@ -5,8 +5,8 @@ Needs the extra `export`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,9 +22,10 @@ from agent.extras import needs_extra
 from agent.types import Array
 from encoders.imagebind.checkpoint import Checkpoint
 from encoders.imagebind.dims import CONTEXT, GEOMETRY, expected_shapes
+from encoders.imagebind.entries import INPUT, OUTPUT, SENSES, TEXT, TEXT_INPUT
 from encoders.imagebind.graphs import tower_graph
-from encoders.imagebind.model import load
-from encoders.manifest import FileEntry, ModelFile
+from encoders.imagebind.model import MAX_SCALE, load
+from encoders.manifest import ModelFile, read_entry
 from encoders.providers import make_session
 
 with needs_extra("export"):
@@ -33,31 +34,16 @@ with needs_extra("export"):
 
 __all__ = [
     "FLOORS",
-    "INPUT",
-    "OUTPUT",
-    "SENSES",
     "Exported",
+    "Tower",
     "estimated_bytes",
     "export_tower",
-    "read_entry",
 ]
 
+SCALE_DIGITS = 5  # of a float32's logarithm, no more are true
 OPSET = 20  # the first with Gelu
-OUTPUT = "embedding"
-INPUT = "input"
-TEXT_INPUT = "ids"
 # A protobuf message holds 2 GB at most; the graph itself is well under the rest.
 MAX_FILE_BYTES = 2_000_000_000
-
-# A tower by the name that the agent has for its sense.
-SENSES = {
-    "image": "vision",
-    "text": "text",
-    "audio": "audio",
-    "depth": "depth",
-    "thermal": "thermal",
-    "imu": "imu",
-}
 
 # Least cosine of an exported vector with the original's, of any input, by precision.
 FLOORS = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.99}
@@ -67,11 +53,18 @@ INT8_MAX_BATCH = 1
 
 
 class Exported(NamedTuple):
-    """A file of one precision. cosines: one an input, with the original. seconds: it took."""
+    """A file of one precision. cosines: with the original, one an input. seconds: it took."""
 
     file: ModelFile
     cosines: list[float]
     seconds: float
+
+
+class Tower(NamedTuple):
+    """scale: what the publisher multiplies its unit vectors by. files: by precision."""
+
+    scale: float
+    files: dict[str, Exported]
 
 
 def export_tower(
@@ -81,7 +74,7 @@ def export_tower(
     inputs: Sequence[Array],
     folder: Path,
     step: Callable[[str], None],
-) -> dict[str, Exported]:
+) -> Tower:
     """Write `sense`.onnx or `sense`.PRECISION.onnx into `folder`, one for each key of `floors`.
 
     inputs: rows as the graph takes them, without the batch; at least one. step: told what is done
@@ -89,7 +82,7 @@ def export_tower(
     EncoderError where the least cosine with it is under the floor; what was written stays.
     """
     step("original")
-    expected = _original(checkpoint, SENSES[sense], inputs)
+    scale, expected = _original(checkpoint, SENSES[sense], inputs)
     exported = {}
     clock = SystemClock()
     whole = folder / f"{sense}.onnx"
@@ -116,7 +109,7 @@ def export_tower(
     if "fp32" not in floors:
         for part in (whole, _data(whole)):
             part.unlink(missing_ok=True)
-    return exported
+    return Tower(scale, exported)
 
 
 def estimated_bytes(checkpoint: Checkpoint, tower: str, precision: str) -> int:
@@ -130,15 +123,6 @@ def estimated_bytes(checkpoint: Checkpoint, tower: str, precision: str) -> int:
         counts[key] for key, shape in rows.items() if len(shape) == 2 and "token_embed" not in key
     )
     return products + 4 * (total - products)
-
-
-def read_entry(path: Path) -> FileEntry:
-    """Name, size and sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return FileEntry(path=path.name, bytes=path.stat().st_size, sha256=digest.hexdigest())
 
 
 def _entry(path: Path, precision: str) -> ModelFile:
@@ -157,15 +141,18 @@ def _data(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def _original(checkpoint: Checkpoint, tower: str, inputs: Sequence[Array]) -> Array:
+def _original(checkpoint: Checkpoint, tower: str, inputs: Sequence[Array]) -> tuple[float, Array]:
+    """The scale, and float32 (n, out) unit vectors."""
     model = load(checkpoint, [tower])
     vectors = []
     with torch.inference_mode():
         for row in inputs:
             # The original takes a text at its full length only.
-            rows = np.pad(row, (0, CONTEXT - len(row))) if tower == "text" else row
-            vectors.append(model.vectors(tower, torch.from_numpy(rows[np.newaxis]))[0].numpy())
-    return np.stack(vectors)
+            whole = np.pad(row, (0, CONTEXT - len(row))) if tower == TEXT else row
+            vectors.append(model.vectors(tower, torch.from_numpy(whole[np.newaxis]))[0].numpy())
+    log_scale = model.state_dict().get(f"modality_postprocessors.{tower}.1.log_logit_scale")
+    scale = 1.0 if log_scale is None else min(math.exp(log_scale.item()), MAX_SCALE)
+    return round(scale, SCALE_DIGITS), np.stack(vectors)
 
 
 def _vectors(path: Path, inputs: Sequence[Array]) -> Array:
@@ -179,12 +166,12 @@ def _write_graph(checkpoint: Checkpoint, tower: str, dtype: torch.dtype, path: P
     graph = tower_graph(checkpoint.tensors(tower), checkpoint.dims.towers[tower], tower, dtype)
     rows = torch.export.Dim("n", min=1, max=1 << 16)
     free: dict[int, Any] = {0: rows}
-    if tower == "text":
+    if tower == TEXT:
         example: Tensor = torch.ones((2, 9), dtype=torch.int64)
         free[1] = torch.export.Dim("length", min=2, max=CONTEXT)
     else:
         example = torch.zeros(2, *GEOMETRY[tower].input)
-    name = TEXT_INPUT if tower == "text" else INPUT
+    name = TEXT_INPUT if tower == TEXT else INPUT
     with _quiet():
         program = torch.onnx.export(
             graph,
