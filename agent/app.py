@@ -200,7 +200,7 @@ class Agent:
             except queue.Full:
                 self._dropped[name] += 1
 
-        self._inner.start(name, lambda stop: lane.run(stop, put))
+        self._inner.start(name, lambda stop: lane.run(stop, self.core.turns, put))
 
     def _on_request(self, request: Request, reply: Callable[[Reply], None]) -> None:
         """The bus thread: the main thread is to carry it out."""

@@ -45,21 +45,23 @@ class TowerConfig(Settings, frozen=True, kw_only=True):
 class SpaceConfig(Settings, frozen=True, kw_only=True):
     """The model folder, and how its towers are run (see agent.contracts.RuntimeOptions).
 
-    path: a folder, or the name of a space that ships with the project. lateness_s: how long a
-    window waits for ticks of a slow stream. min_coverage: share of the expected ticks below which
-    a window is not encoded. max_backlog: windows of one stream that may wait before the oldest
-    are skipped and counted. cache: where TensorRT keeps its engines; empty it after a change of
-    GPU or driver.
+    path: a folder, or the name of a space that ships with the project. slots: towers that may run
+    at once; None for as many of `threads` each as the cores can, at least 2. lateness_s: how long
+    a window waits for ticks of a slow stream. min_coverage: share of the expected ticks below
+    which a window is not encoded. max_backlog: windows of one stream that are encoded when its
+    tower is free, the newest ones; older ones are skipped and counted. cache: where TensorRT
+    keeps its engines; empty it after a change of GPU or driver.
     """
 
     path: str = "compact"
     providers: list[str] = msgspec.field(default_factory=lambda: ["auto"])
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     precision: str | None = None
+    slots: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
     lateness_s: NotNegative = 0.1
     min_coverage: Unit = 0.75
-    max_backlog: Annotated[int, msgspec.Meta(ge=1)] = 4
+    max_backlog: Annotated[int, msgspec.Meta(ge=1)] = 1
     cache: Path | None = None
     towers: dict[str, TowerConfig] = msgspec.field(default_factory=dict)
 

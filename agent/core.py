@@ -15,6 +15,7 @@ from agent.match.queries import QuerySet
 from agent.stream.lane import Lane
 from agent.stream.pump import Pump, StreamState
 from agent.stream.ring import Ring
+from agent.stream.turns import Turns, slots_for
 from agent.stream.windows import Windows
 from agent.types import Embedding, Sample
 from agent.wire import ClockState, Event, Model
@@ -58,6 +59,7 @@ class Core:
             Pump(d.name, d.plugin(d.name, d.settings, clock), d.config, clock, on_state)
             for d in config.drivers
         ]
+        self.turns = Turns(file.space.slots or slots_for(file.space.threads), clock)
         self.lanes: dict[str, Lane] = {}
         self.windows: dict[str, Windows] = {}
         self._lane_of: dict[str, Lane] = {}

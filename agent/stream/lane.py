@@ -1,4 +1,4 @@
-"""A lane: one tower and the streams it encodes, a batch at a time."""
+"""A lane: one tower and the streams it encodes, a batch at a time, when it has its turn."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from agent.clock import Clock, to_s
 from agent.contracts import Encoder
 from agent.errors import EncodeFailed
+from agent.stream.turns import Turns
 from agent.stream.windows import Windows
 from agent.types import Embedding, Window
 
@@ -36,6 +37,10 @@ class Lane:
         """A stream of this lane has new ticks. Any thread."""
         self._wake.set()
 
+    def due(self, now_ns: int) -> bool:
+        """Whether `step` would find a window; cheap."""
+        return any(windows.due(now_ns) for windows in self.windows)
+
     def step(self, now_ns: int) -> list[Embedding]:
         """Encode what is due at `now_ns`, ordered by (end of window, stream)."""
         due = [window for windows in self.windows for window in windows.take(now_ns)]
@@ -51,12 +56,17 @@ class Lane:
             self.on_latency("encode", to_s(done - started) / len(embeddings))
         return [replace(e, encoded_ns=done) for e in embeddings]
 
-    def run(self, stop: threading.Event, put: Callable[[Embedding], None]) -> None:
+    def run(self, stop: threading.Event, turns: Turns, put: Callable[[Embedding], None]) -> None:
         """Step whenever there is something new, until `stop`."""
         while not stop.is_set():
             self._wake.wait(POLL_S)
             self._wake.clear()
-            for embedding in self.step(self._clock.now_ns()):
+            if not self.due(self._clock.now_ns()):
+                continue
+            with turns.turn(self.encoder.modality, stop) as mine:
+                # Only now are windows taken: they are the newest there are when they are encoded.
+                embeddings = self.step(self._clock.now_ns()) if mine else []
+            for embedding in embeddings:
                 put(embedding)
 
     def _encode(self, due: Sequence[Window]) -> list[Embedding]:

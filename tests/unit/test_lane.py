@@ -11,7 +11,9 @@ from agent.clock import ManualClock
 from agent.errors import EncodeFailed
 from agent.stream.lane import Lane
 from agent.stream.ring import Ring
+from agent.stream.turns import Turns
 from agent.stream.windows import Windows
+from agent.supervise import ThreadGroup
 from agent.types import Embedding, Window, WindowSpec
 from tests.fakes.streams import block, stream
 
@@ -44,7 +46,11 @@ class FakeEncoder:
 
 
 def lane_of(
-    encoder: FakeEncoder, *names: str, ticks: int = 21, clock: ManualClock | None = None
+    encoder: FakeEncoder,
+    *names: str,
+    ticks: int = 21,
+    clock: ManualClock | None = None,
+    max_backlog: int | None = None,
 ) -> Lane:
     """Each stream has ticks at 0, 10, ... ms in one block: windows end at 100 and 200 ms."""
     lane = Lane(encoder, clock or ManualClock())
@@ -52,7 +58,7 @@ def lane_of(
         info = stream(name)
         ring = Ring(info, 100)
         ring.push(block(info, 0, [n * 10 * MS for n in range(ticks)]))
-        lane.windows.append(Windows(ring, encoder.window))
+        lane.windows.append(Windows(ring, encoder.window, max_backlog=max_backlog))
     return lane
 
 
@@ -108,5 +114,65 @@ def test_a_running_lane_gives_what_comes_until_it_is_stopped() -> None:
             stop.set()
 
     lane.wake()
-    lane.run(stop, put)
+    lane.run(stop, Turns(1, ManualClock()), put)
     assert ends(got) == [(100, "left"), (200, "left")]
+
+
+class Slow(FakeEncoder):
+    """Each batch takes 250 ms, in which each stream goes on by 25 ticks."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.lane: Lane
+
+    def encode(self, windows: Sequence[Window]) -> list[Embedding]:
+        self.clock.advance_to_ns(self.clock.now_ns() + 250 * MS)
+        for each in self.lane.windows:
+            grow(each, 25)
+        return super().encode(windows)
+
+
+def grow(windows: Windows, ticks: int) -> None:
+    ring = windows.ring
+    ring.push(block(ring.stream, ring.head, [(ring.head + n) * 10 * MS for n in range(ticks)]))
+
+
+def test_what_is_encoded_is_the_newest_there_is_when_the_lane_has_its_turn() -> None:
+    """The lane waits for its turn while the stream goes on."""
+    clock, stop, got = ManualClock(), threading.Event(), []
+    lane = lane_of(FakeEncoder(), "left", ticks=11, clock=clock, max_backlog=1)
+    turns = Turns(1, clock)
+
+    def put(embedding: Embedding) -> None:
+        got.append(embedding)
+        stop.set()
+
+    turns.ask("image")
+    assert turns.try_start("image")
+    lane.wake()
+    with ThreadGroup() as group:
+        group.start("lane", lambda _: lane.run(stop, turns, put))
+        while not turns.waiting:
+            stop.wait(0.001)
+        grow(lane.windows[0], 30)
+        turns.done("image")
+        assert stop.wait(60)
+    assert ends(got) == [(400, "left")]
+    assert lane.windows[0].counts.skipped == 3
+
+
+def test_a_lane_that_is_too_slow_is_never_more_than_a_hop_behind() -> None:
+    clock = ManualClock()
+    encoder = Slow(clock)
+    encoder.lane = lane = lane_of(encoder, "left", "right", ticks=1, clock=clock, max_backlog=1)
+    for each in lane.windows:
+        grow(each, 10)
+    clock.advance_to_ns(100 * MS)
+    for _ in range(20):
+        now = clock.now_ns()
+        for embedding in lane.step(now):
+            assert now - embedding.end_ns < 100 * MS
+    taken = lane.windows[0].counts.taken
+    assert taken == 20
+    assert lane.windows[0].counts.skipped == (100 + 19 * 250) // 100 - taken

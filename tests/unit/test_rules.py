@@ -43,6 +43,7 @@ PINNED = {
     "agent.stream.lane": ["Lane"],
     "agent.stream.pump": ["Pump", "StreamState"],
     "agent.stream.ring": ["Ring"],
+    "agent.stream.turns": ["LONG_RATIO", "Turns", "slots_for"],
     "agent.stream.windows": ["WindowCounts", "Windows"],
     "agent.supervise": ["ThreadGroup"],
     "agent.types": [
