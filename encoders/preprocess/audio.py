@@ -19,7 +19,7 @@ from encoders.preprocess.base import (
     window_starts,
 )
 
-__all__ = ["PLUGIN", "AudioPreprocess", "fill_gaps", "mel_filters", "mono"]
+__all__ = ["PLUGIN", "AudioPreprocess", "fill_gaps", "heard", "mel_filters", "mono"]
 
 RMS = 0.1  # what a stretch is scaled to, of full scale
 RMS_FLOOR = 1e-4  # added before dividing, so that silence stays silent
@@ -69,15 +69,7 @@ class AudioPreprocess(Settings, frozen=True, kw_only=True):
         return round(self.length_s * self.rate_hz)
 
     def __call__(self, window: Window) -> Float32Array:
-        rate_hz = tick_rate_hz(window)
-        if rate_hz > MAX_RATE_HZ:
-            raise EncodeFailed(
-                f"stream {window.stream.name}: stamps tell {rate_hz:.3g} Hz, expected at most "
-                f"{MAX_RATE_HZ:.3g}: give its rate_hz"
-            )
-        heard = mono(window)
-        span_s(window, rate_hz)
-        whole = fill_gaps(heard, window.t_ns, rate_hz)
+        whole, rate_hz = heard(window)
         signal = soxr.resample(whole, rate_hz, self.rate_hz).astype(np.float64)
         if not len(signal):  # fewer ticks than one of rate_hz
             signal = np.zeros(1)
@@ -102,14 +94,36 @@ class AudioPreprocess(Settings, frozen=True, kw_only=True):
         return view
 
 
-def mono(window: Window) -> Float32Array:
-    """The channels' mean in -1..1, float32 (n,). Raises EncodeFailed for another kind of data."""
+def heard(window: Window, channel: int | None = None) -> tuple[Float32Array, float]:
+    """As `mono`, with silence where ticks were lost, and its rate in Hz.
+
+    Raises EncodeFailed for another kind of data, and for stamps that cannot be of sound.
+    """
+    rate_hz = tick_rate_hz(window)
+    if rate_hz > MAX_RATE_HZ:
+        raise EncodeFailed(
+            f"stream {window.stream.name}: stamps tell {rate_hz:.3g} Hz, expected at most "
+            f"{MAX_RATE_HZ:.3g}: give its rate_hz"
+        )
+    signal = mono(window, channel)
+    span_s(window, rate_hz)
+    return fill_gaps(signal, window.t_ns, rate_hz), rate_hz
+
+
+def mono(window: Window, channel: int | None = None) -> Float32Array:
+    """One channel, or where it is None the channels' mean, in -1..1, float32 (n,).
+
+    Raises EncodeFailed for another kind of data, or where there is no such channel.
+    """
     data = window.data
     if data.ndim != 2 or not data.size or data.dtype.kind not in "if":
         raise bad_ticks(window, "int16[n, channels] or float32[n, channels] in -1..1")
+    if channel is not None and channel >= data.shape[1]:
+        raise bad_ticks(window, f"at least {channel + 1} channels")
     full_scale = 1.0 if data.dtype.kind == "f" else -float(np.iinfo(data.dtype).min)
-    mean: Float32Array = data.mean(axis=1, dtype=np.float32) / np.float32(full_scale)
-    return mean
+    one = data.mean(axis=1, dtype=np.float32) if channel is None else data[:, channel]
+    signal: Float32Array = one.astype(np.float32) / np.float32(full_scale)
+    return signal
 
 
 def fill_gaps(signal: Float32Array, t_ns: Int64Array, rate_hz: float) -> Float32Array:
