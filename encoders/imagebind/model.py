@@ -38,6 +38,8 @@ IMU_TICKS = 8  # a token
 IMU_DROPOUT = 0.5
 TEXT_SCALE = 1 / 0.07  # before training, as CLIP's
 MAX_SCALE = 100.0
+# Axes of a batch of clips; texts and IMU windows have none.
+CLIP_AXES = {t: len(g.input) + 2 for t, g in GEOMETRY.items() if t not in ("text", "imu")}
 
 
 class ImageBind(nn.Module):
@@ -71,8 +73,7 @@ class ImageBind(nn.Module):
         """
         outputs = {}
         for tower, x in inputs.items():
-            # As published, it is the number of axes alone that tells clips.
-            clips = tower not in ("text", "imu") and x.ndim == len(GEOMETRY[tower].input) + 2
+            clips = x.ndim == CLIP_AXES.get(tower)
             self._check(tower, x, 2 if clips else 1)
             items = x.flatten(0, 1) if clips else x
             scaled: Tensor = self.modality_postprocessors[tower](self._raw(tower, items))

@@ -302,6 +302,8 @@ class TestRefused:
         model = load(random_checkpoint(TINY, 5), ["imu", "depth"])
         with pytest.raises(EncodeFailed, match=r"^no text tower, expected one of imu, depth$"):
             model.vectors("text", texts(3))
+        with pytest.raises(EncodeFailed, match=r"^no smell tower, expected one of imu, depth$"):
+            model({"smell": texts(3)})
 
 
 class TestTraining:
