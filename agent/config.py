@@ -36,10 +36,16 @@ Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class TowerConfig(Settings, frozen=True, kw_only=True):
-    """How often one sense is encoded. hop_s: None takes the tower's own."""
+    """How often one sense is encoded (docs/streams.md). hop_s: None takes the tower's own.
+
+    max_hz: windows of a stream a second at most. max_duty: share of the time that the tower may
+    be busy, live. Both stretch the hop to a multiple of itself.
+    """
 
     hop_s: Positive | None = None
     enabled: bool = True
+    max_hz: Positive | None = None
+    max_duty: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
 
 
 class SpaceConfig(Settings, frozen=True, kw_only=True):

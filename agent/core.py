@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from agent import plugins
 from agent.clock import NS_PER_S, Clock, to_s
@@ -111,24 +110,22 @@ class Core:
             if lane is None:
                 encoder = self.space.encoder(info.modality)
                 encoder.load()
-                lane = self.lanes[info.modality] = Lane(encoder, self.clock)
+                lane = self.lanes[info.modality] = Lane(encoder, self.clock, tower)
                 lane.on_latency = lambda hop, latency_s: self.on_latency(hop, latency_s)
-            wanted = lane.encoder.window
-            spec = replace(wanted, hop_s=(tower and tower.hop_s) or wanted.hop_s)
             space = self.config.file.space
             slack_s = space.lateness_s + pump.config.buffer_s
-            ring = Ring(info, Windows.capacity(spec, info.rate_hz, slack_s))
+            ring = Ring(info, Windows.capacity(lane.spec, info.rate_hz, slack_s))
             windows = Windows(
                 ring,
-                spec,
+                lane.spec,
                 space.lateness_s,
                 space.min_coverage,
                 space.max_backlog if self._live else None,
             )
-            lane.windows.append(windows)
+            lane.add(windows)
             self.windows[info.name] = windows
             self._lane_of[info.name] = lane
-            self.matcher.add_stream(info, windows.hop_ns)
+            self.matcher.add_stream(info, windows.step_ns)
         if self.push not in pump.sinks:
             pump.sinks.append(self.push)
 
@@ -189,6 +186,10 @@ class Core:
             out[f"{name}.windows"] = windows.counts.skipped + windows.counts.overruns
         out |= {f"{name}.encode": lane.failed for name, lane in self.lanes.items()}
         return {name: count for name, count in (out | self.queue_drops()).items() if count}
+
+    def lane_of(self, stream: str) -> Lane | None:
+        """The lane that encodes `stream`, where one does."""
+        return self._lane_of.get(stream)
 
     def windows_taken(self) -> int:
         return sum(windows.counts.taken for windows in self.windows.values())

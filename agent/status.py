@@ -46,7 +46,7 @@ class Reporter:
 
     def _stream(self, state: StreamState, now_ns: int) -> StreamHealth:
         name = state.info.name
-        windows = self._core.windows.get(name)
+        windows, lane = self._core.windows.get(name), self._core.lane_of(name)
         guess = state.clock.estimate if state.clock else None
         passed_s = to_s(now_ns - self._last_ns)
         before = self._received.get(name, 0)
@@ -63,6 +63,10 @@ class Reporter:
             reconnects=state.reconnects,
             windows=windows.counts.taken if windows else 0,
             skipped=windows.counts.skipped if windows else 0,
+            hop_s=to_s(windows.step_ns) if windows else None,
+            hop_asked_s=to_s(windows.hop_ns) if windows else None,
+            hop_reason=lane.budget.reason if lane else "",
+            duty=round(lane.budget.duty(now_ns), 4) if lane else None,
             age_ms=(
                 None if state.arrival_ns is None else round((now_ns - state.arrival_ns) / 1e6, 1)
             ),

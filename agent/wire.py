@@ -182,7 +182,12 @@ class SensorStatus(WireStruct, frozen=True, kw_only=True):
 
 
 class StreamHealth(WireStruct, frozen=True, kw_only=True):
-    """Counters since start, in ticks. clock_offset_ns etc.: the device's clock to the agent's."""
+    """Counters since start, in ticks. clock_offset_ns etc.: the device's clock to the agent's.
+
+    hop_s, hop_asked_s: from one window to the next, as it is and as the config has it; None where
+    no tower takes the stream. hop_reason: which limit stretches it. duty: share of the last
+    minute that the stream's tower was busy, 0..1.
+    """
 
     stream: str
     modality: str
@@ -196,6 +201,10 @@ class StreamHealth(WireStruct, frozen=True, kw_only=True):
     windows: int
     skipped: int
     age_ms: float | None
+    hop_s: float | None = None
+    hop_asked_s: float | None = None
+    hop_reason: Literal["", "max_hz", "max_duty"] = ""
+    duty: float | None = None
     clock_offset_ns: int | None = None
     clock_drift_ppm: float | None = None
     clock_uncertainty_ns: int | None = None

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from agent.clock import Clock, to_s
+from agent.clock import Clock, from_s, to_s
+from agent.config import TowerConfig
 from agent.contracts import Encoder
 from agent.errors import EncodeFailed
+from agent.stream.budget import Budget
 from agent.stream.turns import Turns
 from agent.stream.windows import Windows
-from agent.types import Embedding, Window
+from agent.types import Embedding, Window, WindowSpec
 
 __all__ = ["Lane"]
 
@@ -25,21 +27,29 @@ POLL_S = 0.05
 class Lane:
     """Takes the due windows of its streams, encodes them together, gives embeddings in order."""
 
-    def __init__(self, encoder: Encoder, clock: Clock) -> None:
+    def __init__(self, encoder: Encoder, clock: Clock, config: TowerConfig | None = None) -> None:
+        config = config or TowerConfig()
         self.encoder = encoder
+        self.spec: WindowSpec = replace(encoder.window, hop_s=config.hop_s or encoder.window.hop_s)
+        self.budget = Budget(from_s(self.spec.hop_s), config.max_hz, config.max_duty)
         self.windows: list[Windows] = []
         self.failed = 0
         self.on_latency: Callable[[str, float], None] = lambda hop, latency_s: None
         self._clock = clock
         self._wake = threading.Event()
 
+    def add(self, windows: Windows) -> None:
+        """A stream for this lane, cut by its `spec`. Any thread."""
+        windows.stretch_to(self.budget.factor)
+        self.windows = [*self.windows, windows]  # another list, as the lane may be in the old one
+
     def wake(self) -> None:
         """A stream of this lane has new ticks. Any thread."""
         self._wake.set()
 
     def due(self, now_ns: int) -> bool:
-        """Whether `step` would find a window; cheap."""
-        return any(windows.due(now_ns) for windows in self.windows)
+        """Whether there is a window to encode, and the budget allows it; cheap."""
+        return now_ns >= self.budget.ready_ns and any(w.due(now_ns) for w in self.windows)
 
     def step(self, now_ns: int) -> list[Embedding]:
         """Encode what is due at `now_ns`, ordered by (end of window, stream)."""
@@ -52,6 +62,9 @@ class Lane:
             self.on_latency("window", to_s(started - max(window.arrival_ns, window.end_ns)))
         embeddings = self._encode(due)
         done = self._clock.now_ns()
+        self.budget.spent(started, done, len(due), len(self.windows))
+        for each in self.windows:
+            each.stretch_to(self.budget.factor)
         if embeddings:
             self.on_latency("encode", to_s(done - started) / len(embeddings))
         return [replace(e, encoded_ns=done) for e in embeddings]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from agent.clock import ManualClock
+from agent.config import TowerConfig
 from agent.errors import EncodeFailed
 from agent.stream.lane import Lane
 from agent.stream.ring import Ring
@@ -51,14 +52,15 @@ def lane_of(
     ticks: int = 21,
     clock: ManualClock | None = None,
     max_backlog: int | None = None,
+    config: TowerConfig | None = None,
 ) -> Lane:
     """Each stream has ticks at 0, 10, ... ms in one block: windows end at 100 and 200 ms."""
-    lane = Lane(encoder, clock or ManualClock())
+    lane = Lane(encoder, clock or ManualClock(), config)
     for name in names:
         info = stream(name)
         ring = Ring(info, 100)
         ring.push(block(info, 0, [n * 10 * MS for n in range(ticks)]))
-        lane.windows.append(Windows(ring, encoder.window, max_backlog=max_backlog))
+        lane.add(Windows(ring, lane.spec, max_backlog=max_backlog))
     return lane
 
 

@@ -39,6 +39,7 @@ PINNED = {
     "agent.match.queries": ["Query", "QuerySet"],
     "agent.redact": ["is_url", "redact", "redact_text"],
     "agent.plugins": ["find", "list_spaces", "load", "open_space"],
+    "agent.stream.budget": ["Budget", "HopReason"],
     "agent.stream.clocksync": ["ClockEstimate", "ClockSync"],
     "agent.stream.lane": ["Lane"],
     "agent.stream.pump": ["Pump", "StreamState"],
