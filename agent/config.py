@@ -36,14 +36,16 @@ Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class TowerConfig(Settings, frozen=True, kw_only=True):
-    """How often one sense is encoded (docs/streams.md). hop_s: None takes the tower's own.
+    """When one sense is encoded (docs/streams.md). hop_s: None takes the tower's own.
 
+    clips: the vector told is the mean of that of so many windows of the stream, the newest ones.
     max_hz: windows of a stream a second at most. max_duty: share of the time that the tower may
     be busy, live. Both stretch the hop to a multiple of itself.
     """
 
     hop_s: Positive | None = None
     enabled: bool = True
+    clips: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     max_hz: Positive | None = None
     max_duty: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
 

@@ -44,6 +44,11 @@ class Budget:
         self._lock = threading.Lock()
 
     @property
+    def step_ns(self) -> int:
+        """The hop in force."""
+        return self.factor * self._hop_ns
+
+    @property
     def reason(self) -> HopReason:
         """What stretches the hop; empty where nothing does."""
         if self.factor > self._least:

@@ -12,6 +12,7 @@ from agent.config import TowerConfig
 from agent.contracts import Encoder
 from agent.errors import EncodeFailed
 from agent.stream.budget import Budget
+from agent.stream.clips import Clips
 from agent.stream.turns import Turns
 from agent.stream.windows import Windows
 from agent.types import Embedding, Window, WindowSpec
@@ -33,6 +34,8 @@ class Lane:
         self.spec: WindowSpec = replace(encoder.window, hop_s=config.hop_s or encoder.window.hop_s)
         self.budget = Budget(from_s(self.spec.hop_s), config.max_hz, config.max_duty)
         self.windows: list[Windows] = []
+        self._config = config
+        self._clips: dict[str, Clips] = {}
         self.failed = 0
         self.on_latency: Callable[[str, float], None] = lambda hop, latency_s: None
         self._clock = clock
@@ -41,6 +44,7 @@ class Lane:
     def add(self, windows: Windows) -> None:
         """A stream for this lane, cut by its `spec`. Any thread."""
         windows.stretch_to(self.budget.factor)
+        self._clips[windows.ring.stream.name] = Clips(self._config.clips)
         self.windows = [*self.windows, windows]  # another list, as the lane may be in the old one
 
     def wake(self) -> None:
@@ -60,7 +64,8 @@ class Lane:
         started = self._clock.now_ns()
         for window in due:
             self.on_latency("window", to_s(started - max(window.arrival_ns, window.end_ns)))
-        embeddings = self._encode(due)
+        step_ns = self.budget.step_ns
+        embeddings = [self._clips[e.stream].mean(e, step_ns) for e in self._encode(due)]
         done = self._clock.now_ns()
         self.budget.spent(started, done, len(due), len(self.windows))
         for each in self.windows:
