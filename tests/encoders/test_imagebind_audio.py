@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,13 +14,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.clock import NS_PER_S
+from agent.contracts import RuntimeOptions
 from agent.errors import EncodeFailed
 from agent.types import StreamInfo, Window
 from encoders.preprocess import imagebind_audio
 from encoders.preprocess.base import MAX_STREAMS, PerStream
 from encoders.preprocess.imagebind_audio import ImageBindAudio
 from encoders.preprocess.kaldi_fbank import log_mel
+from encoders.space import open_space
+from tests.contracts.encoder_contract import vectors
 from tests.encoders.made import window
+from tests.encoders.made_space import write_space
 
 PADDING = 4.268 / 9.138
 AUDIO = ImageBindAudio()
@@ -336,3 +341,30 @@ class TestStream:
         np.testing.assert_array_equal(
             views(self.live(ticks, t_ns, late, 48_000, names[-1])), scratch
         )
+
+    def test_a_tower_keeps_its_streams_until_it_is_closed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ticks, t_ns = self.recording(16_000, 5)
+        ends = [2 * NS_PER_S + hop * NS_PER_S // 2 for hop in range(5)]
+        windows = [self.live(ticks, t_ns, end_ns, 16_000) for end_ns in ends]
+        computed: list[int] = []
+
+        def counted(signal: NDArray) -> NDArray:
+            frames = log_mel(signal)
+            computed.append(len(frames))
+            return frames
+
+        monkeypatch.setattr(imagebind_audio, "log_mel", counted)
+        encoder = open_space(str(write_space(tmp_path)), RuntimeOptions()).encoder("audio")
+        encoder.load()
+        live = vectors([encoder.encode([one])[0] for one in windows])
+        assert computed == [198, 50, 50, 50, 50]
+        files = vectors([encoder.encode([replace(one, arrival_ns=0)])[0] for one in windows])
+        assert computed[5:] == [198] * 5
+        np.testing.assert_allclose(live, files, atol=1e-5)
+        encoder.close()
+        encoder.load()
+        again = vectors(encoder.encode(windows))
+        assert computed[10:] == [198, 50, 50, 50, 50]
+        np.testing.assert_allclose(again, live, atol=1e-6)
