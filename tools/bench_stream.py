@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,18 +11,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import msgspec
 import numpy as np
 import yaml
 from rich.console import Console
 from rich.progress import Progress
 
+from agent.contracts import RuntimeOptions
 from agent.errors import AgentError, ConfigError
 from agent.extras import needs_extra
 from agent.publish.client import Subscriber
 from agent.types import Array
 from agent.wire import Health
-from encoders.manifest import MANIFEST_NAME, convert
+from encoders.manifest import MANIFEST_NAME, convert, read_entry
 from encoders.registry import find_plugin
+from encoders.space import open_space
 from tools.bench_common import (
     add_json_option,
     cores,
@@ -44,7 +46,7 @@ STREAMS: dict[str, dict[str, Any]] = {
     "microphone": {"modality": "audio", "rate_hz": 48_000},
     "imu": {"modality": "imu", "rate_hz": 200},
 }
-SETTLE_S = 3  # the first seconds load the towers
+SETTLE_S = 6  # towers load, and the longest window (5 s of motion) fills
 SILENCE_S = 60.0
 # 8 products of 1024 x 1024 are 17 GFLOP: about 150 ms on a core that gives 100 GFLOP/s.
 BUSY_SIZE, BUSY_PRODUCTS = 1024, 8
@@ -72,6 +74,11 @@ def _run(args: argparse.Namespace) -> int:
     for name in ("seconds", "threads"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name}: got {getattr(args, name)}, expected at least 1")
+    if args.folder:
+        # Said before a run of the other towers, and by this process.
+        open_space(str(args.folder.absolute()), RuntimeOptions(precision=args.precision)).close()
+    elif args.precision:
+        raise ConfigError(f"--precision: got {args.precision!r}, expected it with --folder")
     console = Console()
     figures: dict[str, Any] = {"machine": machine(), "seconds": args.seconds, "runs": {}}
     print_machine(figures["machine"], console)
@@ -117,10 +124,9 @@ def _make_space(folder: Path, busy: bool) -> Path:
         name, parameters = tower["preprocess"]["name"], tower["preprocess"]["parameters"]
         plugin = find_plugin(name, "encoders.preprocess", "sensebind.preprocess", sense)
         shape = convert(parameters, plugin, sense).shape
-        model = _graph(tower["input"], tower["output"], shape, manifest["dim"], busy)
-        (folder / f"{sense}.onnx").write_bytes(model)
-        entry = {"path": f"{sense}.onnx", "bytes": len(model)}
-        tower["files"] = {"fp32": {**entry, "sha256": hashlib.sha256(model).hexdigest()}}
+        path = folder / f"{sense}.onnx"
+        path.write_bytes(_graph(tower["input"], tower["output"], shape, manifest["dim"], busy))
+        tower["files"] = {"fp32": msgspec.to_builtins(read_entry(path))}
     (folder / MANIFEST_NAME).write_text(yaml.safe_dump(manifest))
     return folder
 
