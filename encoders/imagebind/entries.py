@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from agent.types import Array, Window
+from encoders.clip_text import ClipTokenizer
 from encoders.manifest import convert
 from encoders.registry import find_plugin
 
@@ -19,7 +22,9 @@ __all__ = [
     "SENSES",
     "TEXT",
     "TEXT_INPUT",
+    "TOKENIZER",
     "sense_rows",
+    "text_rows",
     "tower_entry",
 ]
 
@@ -33,6 +38,7 @@ SENSES = {
     "imu": "imu",
 }
 TEXT = "text"
+TOKENIZER = Path(str(package_files("encoders.imagebind") / "tokenizer.json"))
 FRAMES = ("image", "video")
 INPUT, TEXT_INPUT, OUTPUT = "input", "ids", "embedding"
 
@@ -72,6 +78,12 @@ def sense_rows(entry: dict[str, Any], windows: Sequence[Window]) -> Array:
     """float32 (k, *view), k >= 1: the views of `windows`, by the preprocessing of an entry."""
     preprocess = _preprocessing(**entry["preprocess"])
     return np.concatenate([preprocess(window) for window in windows])
+
+
+def text_rows(texts: Sequence[str]) -> list[Array]:
+    """int64 (length,) of each text, by the tokenizer that a folder gets."""
+    tokenizer = ClipTokenizer(TOKENIZER)
+    return [np.array(tokenizer(text), np.int64) for text in texts]
 
 
 def _preprocessing(name: str, parameters: dict[str, Any]) -> Any:

@@ -36,8 +36,8 @@ __all__ = [
     "FLOORS",
     "Exported",
     "Tower",
-    "estimated_bytes",
     "export_tower",
+    "needed_bytes",
 ]
 
 SCALE_DIGITS = 5  # of a float32's logarithm, no more are true
@@ -99,28 +99,41 @@ def export_tower(
             _write_graph(checkpoint, SENSES[sense], dtype, path)
         seconds = to_s(clock.now_ns() - started_ns)
         step(f"{precision} check")
-        cosines = np.sum(_vectors(path, inputs) * expected, axis=1).tolist()
-        if min(cosines) < floors[precision]:
+        products = _vectors(path, inputs) * expected
+        cosines: Array = products.sum(axis=1, dtype=np.float64)
+        # Turned round, so that what is not a number fails too.
+        if not cosines.min() >= floors[precision]:
             raise EncoderError(
-                f"{sense} {precision}: least cosine with the original is {min(cosines):.6f}, "
+                f"{sense} {precision}: least cosine with the original is {cosines.min():.6f}, "
                 f"expected at least {floors[precision]:g}"
             )
-        exported[precision] = Exported(_entry(path, precision), cosines, seconds)
+        exported[precision] = Exported(_entry(path, precision), cosines.tolist(), seconds)
     if "fp32" not in floors:
         for part in (whole, _data(whole)):
             part.unlink(missing_ok=True)
     return Tower(scale, exported)
 
 
-def estimated_bytes(checkpoint: Checkpoint, tower: str, precision: str) -> int:
-    """About as many as the files of one precision take, by the number of weights."""
-    rows = expected_shapes(tower, checkpoint.dims.towers[tower], checkpoint.dims.out)
-    counts = {key: int(np.prod(shape)) for key, shape in rows.items()}
+def needed_bytes(checkpoint: Checkpoint, pending: Mapping[str, Sequence[str]]) -> int:
+    """About as many as exporting takes of a disk, at its fullest. pending: precisions by sense."""
+    kept = spare = 0
+    for sense, precisions in pending.items():
+        sizes = {name: _bytes(checkpoint, SENSES[sense], name) for name in FLOORS}
+        kept += sum(sizes[name] for name in precisions)
+        if "int8" in precisions:
+            # The quantiser makes a copy of the float32 graph, which may itself be for it alone.
+            spare = max(spare, sizes["fp32"] * (1 if "fp32" in precisions else 2))
+    return kept + spare
+
+
+def _bytes(checkpoint: Checkpoint, tower: str, precision: str) -> int:
+    shapes = expected_shapes(tower, checkpoint.dims.towers[tower], checkpoint.dims.out)
+    counts = {key: math.prod(shape) for key, shape in shapes.items()}
     total = sum(counts.values())
     if precision != "int8":
         return total * (4 if precision == "fp32" else 2)
     products = sum(
-        counts[key] for key, shape in rows.items() if len(shape) == 2 and "token_embed" not in key
+        counts[key] for key, shape in shapes.items() if len(shape) == 2 and "token_embed" not in key
     )
     return products + 4 * (total - products)
 
