@@ -23,7 +23,7 @@ HEADINGS = (
     "variant",
     "case",
     "ms",
-    "least",
+    "least ms",
     "ratio",
     "items/s",
     "GFLOP/s",
@@ -68,8 +68,9 @@ TARGETS = (
     Target("depth, int8", "depth", "onnx int8", 1.9),
     Target("imu, int8", "imu", "onnx int8", 2.4),
     Target("text, cold query", "text", "agent fp32", 2.5, case="cold query", cosine=0.99999),
-    Target("frame", "frame 1280x720", "fast", 15.0, "frame", "frame", 0.999, published=False),
-    Target("log-mel", "log-mel of 2 s", "agent", 2.0, "clip", "clip", 0.999, published=False),
+    Target("frame", "frame 1280x720", "fast", 15.0, "frame", "frame", published=False),
+    Target("log-mel", "log-mel of 2 s", "agent", 2.0, "clip", "clip", published=False),
+    Target("log-mel, live", "log-mel of 2 s", "agent", 2.0, "next hop", "clip", published=False),
 )
 
 

@@ -21,7 +21,7 @@ from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError
 from agent.match.queries import QuerySet
 from agent.types import Array, Embedding, StreamInfo, Window
-from encoders.imagebind.dims import HUGE, TINY, Dims
+from encoders.imagebind.dims import TINY, Dims, TowerDims
 from encoders.manifest import TowerContext, convert, read_manifest
 from encoders.preprocess.base import PerStream
 from encoders.registry import find_plugin
@@ -33,26 +33,18 @@ __all__ = [
     "CLIP_TICKS",
     "HOP_TICKS",
     "IMU_HZ",
-    "SIZES",
     "SOUND_HZ",
     "VARIANTS",
     "Cases",
-    "sense_of",
 ]
 
 Cases = dict[str, Callable[[], Array]]
 
-SIZES = {"huge": HUGE, "tiny": TINY}
 BATCHES = {"batch1": 1, "batch4": 4}
 SOUND_HZ, IMU_HZ = 16_000, 200
 CLIP_TICKS, HOP_TICKS = 2 * SOUND_HZ, SOUND_HZ // 2
 MATMUL_SIZES = (1024, 2048, 4096)
 ENTRY_POINTS = "sensebind.encoders"
-
-
-def sense_of(tower: str) -> str:
-    """What the agent calls a tower of the checkpoint."""
-    return "image" if tower == "vision" else tower
 
 
 def _plain(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
@@ -74,10 +66,11 @@ def _weights(spec: Mapping[str, Any]) -> tuple[Any, Dims]:
     from encoders.imagebind.checkpoint import open_checkpoint, random_checkpoint
 
     source = spec["source"]
-    if source["seed"] is not None:
-        made = random_checkpoint(SIZES[source["dims"]], source["seed"])
-    else:
+    if source["checkpoint"]:
         made = open_checkpoint(Path(source["checkpoint"]))
+    else:
+        sizes = {tower: TowerDims(*size) for tower, size in source["dims"].items()}
+        made = random_checkpoint(Dims(source["out"], sizes), source["seed"])
     return made.tensors(spec["tower"]), made.dims
 
 
@@ -102,14 +95,14 @@ def _reference(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
     torch.set_num_threads(spec["threads"])
     tower, (tensors, dims) = spec["tower"], _weights(spec)
     sizes: dict[str, int] = {"out_embed_dim": dims.out}
-    for name, size in dims.towers.items():
+    # It makes all six towers; of those that are not used, the smallest.
+    for name, size in {**TINY.towers, tower: dims.towers[tower]}.items():
         sizes |= {
             f"{name}_embed_dim": size.width,
             f"{name}_num_blocks": size.blocks,
             f"{name}_num_heads": size.heads,
         }
-    with torch.device("meta"):  # of six towers one is used, and the rest would be 4 GB
-        model = published.ImageBindModel(**sizes)
+    model = published.ImageBindModel(**sizes)
     model.load_state_dict(tensors, strict=False, assign=True)
     model.eval()
 
@@ -147,30 +140,30 @@ def _options(spec: Mapping[str, Any]) -> RuntimeOptions:
 
 def _session(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
     """The exported graph alone."""
-    folder, sense = Path(spec["folder"]), sense_of(spec["tower"])
+    folder, sense = Path(spec["folder"]), spec["sense"]
     settings = read_manifest(folder)
     fields = dict(settings.towers[sense])
     kind = find_plugin(fields.pop("kind"), "encoders", ENTRY_POINTS, f"{folder}: {sense}")
     config = convert(fields, kind.Config, f"{folder}: {sense}")
     context = TowerContext(folder, sense, settings.name, settings.dim, _options(spec))
-    rows = {name: _row(spec["tower"], x) for name, x in inputs.items() if name in BATCHES}
+    rows = {name: _row(sense, x) for name, x in inputs.items() if name in BATCHES}
     tower = _Rows(config, context, rows["batch1"])
     tower.load()
     return {name: partial(tower.run, x) for name, x in rows.items()}
 
 
-def _row(tower: str, x: Array) -> Array:
+def _row(sense: str, x: Array) -> Array:
     """The graph's input for the plain forward's: a still given twice, no tokens after the end."""
-    if tower == "vision":
+    if sense == "image":
         return np.repeat(x[:, :, np.newaxis], 2, axis=2)
-    return x[:, : int(x.argmax(-1).max()) + 1] if tower == "text" else x
+    return x[:, : int(x.argmax(-1).max()) + 1] if sense == "text" else x
 
 
 def _encode(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
     """What the agent does: a whole window, or a query in words."""
     space = open_space(spec["folder"], _options(spec))
-    if spec["tower"] != "text":
-        sense = sense_of(spec["tower"])
+    sense = spec["sense"]
+    if sense != "text":
         encoder, window = space.encoder(sense), _window(sense, inputs["window"])
         encoder.load()
         return {"window": lambda: encoder.encode([window])[0].vector}
@@ -190,13 +183,13 @@ def _encode(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
     }
 
 
-def _window(sense: str, data: Array, start_ns: int = 0) -> Window:
-    """As a live stream gives it: of a file the agent would encode several views."""
+def _window(sense: str, data: Array, start_ns: int = 0, live: bool = False) -> Window:
+    """live: as one of a stream, of which the preprocessing may keep work for the next."""
     rate_hz = {"audio": SOUND_HZ, "imu": IMU_HZ}.get(sense)
     info = StreamInfo("bench", sense, str(data.dtype), data.shape[1:], rate_hz, "")
     t_ns = np.rint(np.arange(len(data)) * NS_PER_S / (rate_hz or 1.0)).astype(np.int64) + start_ns
     end_ns = int(t_ns[-1]) + 1
-    return Window(info, start_ns, end_ns, data, t_ns, arrival_ns=end_ns)
+    return Window(info, start_ns, end_ns, data, t_ns, arrival_ns=end_ns if live else 0)
 
 
 def _picture(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
@@ -211,7 +204,7 @@ def _plain_log_mel(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Case
 
     from tools.plain_imagebind import plain_log_mel
 
-    torch.set_num_threads(spec["threads"])
+    torch.set_num_threads(1)  # so little work takes longer when it is shared
     clip = torch.from_numpy(inputs["sound"][:CLIP_TICKS])
     return {"clip": lambda: plain_log_mel(clip).numpy()[np.newaxis]}
 
@@ -224,7 +217,7 @@ def _log_mel(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
     sound = inputs["sound"][:, np.newaxis]
     length, hop = CLIP_TICKS, HOP_TICKS
     windows = [
-        _window("audio", sound[at : at + length], at * NS_PER_S // SOUND_HZ)
+        _window("audio", sound[at : at + length], at * NS_PER_S // SOUND_HZ, live=True)
         for at in range(0, len(sound) - length + 1, hop)
     ]
     streaming, successive = PerStream(preprocess), cycle(windows)
