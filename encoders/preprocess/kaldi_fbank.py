@@ -56,7 +56,8 @@ def log_mel(signal: Float32Array) -> Float32Array:
     own *= _hann()
     # OpenCV packs a row's spectrum as re(0), re(1), im(1), ..., re(256). The mel weights of the
     # first and the last, 0 Hz and 8 kHz, are zero.
-    squares = np.asarray(cv2.dft(padded, flags=cv2.DFT_ROWS)) ** 2
+    cv2.dft(padded, dst=padded, flags=cv2.DFT_ROWS)
+    squares = np.square(padded, out=padded)
     power = squares[:, 1:-1:2] + squares[:, 2:-1:2]
     bands = np.empty((len(power), BANDS), np.float32)
     for group, bins, weights in _mel_groups():
