@@ -9,7 +9,7 @@ import numpy as np
 
 from agent.types import Array, Embedding, Settings, Window, WindowSpec
 from encoders.manifest import TowerContext, convert
-from encoders.preprocess.base import Float32Array, PerStream, Preprocess
+from encoders.preprocess.base import Float32Array, PerStream, Preparing, Preprocess
 from encoders.registry import find_plugin
 from encoders.session import GraphSettings, GraphTower, unit
 
@@ -66,6 +66,12 @@ class OnnxTower(GraphTower):
     @property
     def modality(self) -> str:
         return self._context.modality
+
+    def load(self) -> None:
+        """As GraphTower.load. Raises also ConfigError for a package that the views need."""
+        if isinstance(self._preprocess, Preparing):
+            self._preprocess.prepare()
+        super().load()
 
     def encode(self, windows: Sequence[Window]) -> list[Embedding]:
         """One embedding a window, in order: the unit mean of the unit vectors of its views.

@@ -21,6 +21,7 @@ from agent.types import Window
 __all__ = [
     "Float32Array",
     "PerStream",
+    "Preparing",
     "Preprocess",
     "Streaming",
     "bad_ticks",
@@ -45,6 +46,16 @@ class Preprocess(Protocol):
 
     def __call__(self, window: Window) -> Float32Array:
         """(k, *shape), k >= 1, finite, newly made. Raises EncodeFailed for data it cannot use."""
+
+
+@runtime_checkable
+class Preparing(Preprocess, Protocol):
+    """One that needs a package of an extra."""
+
+    def prepare(self) -> None:
+        """Import it: a missing one is said before any device opens, and the first window does not
+        wait for it. Raises ConfigError.
+        """
 
 
 @runtime_checkable

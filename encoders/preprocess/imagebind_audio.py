@@ -87,6 +87,9 @@ class ImageBindAudio(Settings, frozen=True, kw_only=True):
         picture: Float32Array = padded.T[np.newaxis]
         return picture
 
+    def prepare(self) -> None:
+        log_mel(np.zeros(FRAME_TICKS, np.float32))
+
     def stream(self) -> Preprocess:
         return _LiveAudio(self)
 

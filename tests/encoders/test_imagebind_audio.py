@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from agent.clock import NS_PER_S
 from agent.contracts import RuntimeOptions
-from agent.errors import EncodeFailed
+from agent.errors import ConfigError, EncodeFailed
 from agent.types import StreamInfo, Window
 from encoders.preprocess import imagebind_audio
 from encoders.preprocess.base import MAX_STREAMS, PerStream
@@ -170,6 +171,15 @@ def test_lost_ticks_are_silence() -> None:
 def test_wrong_parameters_are_refused(parameters: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(parameters, ImageBindAudio)
+
+
+def test_a_missing_extra_is_said_when_the_tower_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = open_space(str(write_space(tmp_path)), RuntimeOptions()).encoder("audio")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ConfigError, match=r"'cv2' is not installed.*sensebind\[imagebind\]"):
+        encoder.load()
 
 
 def published_resampler(signal: NDArray, rate_hz: int) -> NDArray[np.float32]:
