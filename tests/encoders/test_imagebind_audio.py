@@ -365,9 +365,9 @@ class TestStream:
             computed.append(len(frames))
             return frames
 
-        monkeypatch.setattr(imagebind_audio, "log_mel", counted)
         encoder = open_space(str(write_space(tmp_path)), RuntimeOptions()).encoder("audio")
         encoder.load()
+        monkeypatch.setattr(imagebind_audio, "log_mel", counted)
         live = vectors([encoder.encode([one])[0] for one in windows])
         assert computed == [198, 50, 50, 50, 50]
         files = vectors([encoder.encode([replace(one, arrival_ns=0)])[0] for one in windows])
@@ -375,6 +375,7 @@ class TestStream:
         np.testing.assert_allclose(live, files, atol=1e-5)
         encoder.close()
         encoder.load()
+        computed.clear()
         again = vectors(encoder.encode(windows))
-        assert computed[10:] == [198, 50, 50, 50, 50]
+        assert computed == [198, 50, 50, 50, 50]
         np.testing.assert_allclose(again, live, atol=1e-6)
