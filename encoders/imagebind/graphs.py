@@ -46,17 +46,18 @@ class _Sense(nn.Module):
         self, tensors: dict[str, Tensor], dims: TowerDims, tower: str, dtype: torch.dtype
     ) -> None:
         super().__init__()
-        geometry, pre = GEOMETRY[tower], f"modality_preprocessors.{tower}"
-        holder = pre if tower == "imu" else f"{pre}.pos_embedding_helper"
+        geometry, pre, is_imu = GEOMETRY[tower], f"modality_preprocessors.{tower}", tower == "imu"
+        holder = pre if is_imu else f"{pre}.pos_embedding_helper"
         positions = tensors.pop(f"{holder}.pos_embed").clone()
         positions[:, :1] += tensors.pop(f"{pre}.cls_token")
         self.register_buffer("positions", positions.to(dtype))
         stem = tensors.pop(f"{pre}.{geometry.stem}.weight").to(dtype)
-        self._is_imu = tower == "imu"
-        # Vision's channels and frames become one axis, as they do in forward.
-        kernel = stem.T if self._is_imu else stem.flatten(1, -3).contiguous()
+        # IMU's product of tokens of ticks, channel-major, is a convolution too. As one it stays
+        # float32 in int8, as the others do: m/s^2 and rad/s have no scale in common (measured at
+        # full size: least cosine 0.892 with it in int8, 0.998 without).
+        kernel = stem.reshape(len(stem), -1, IMU_TICKS) if is_imu else stem.flatten(1, -3)
         self.register_buffer("kernel", kernel.contiguous())
-        self._stride = AUDIO_STRIDE if tower == "audio" else geometry.kernel[-1]
+        self._stride = AUDIO_STRIDE if tower == "audio" else kernel.shape[-1]
         self.stem_norm: nn.Module = nn.Identity()
         if geometry.stem_norm:
             norm = f"{pre}.{geometry.stem.split('.')[0]}.norm_layer"
@@ -65,19 +66,19 @@ class _Sense(nn.Module):
         if tower == "vision":
             self.norm = _norm(tensors, f"modality_trunks.{tower}.pre_transformer_layer.0", dtype)
         self.blocks = _blocks(tensors, dims, tower, dtype)
-        self.head = _Head(tensors, tower, "0", "3" if self._is_imu else "2", dtype)
+        self.head = _Head(tensors, tower, "0", "3" if is_imu else "2", dtype)
 
     positions: Tensor
     kernel: Tensor
 
     def forward(self, input: Tensor) -> Tensor:
         x = input.to(self.kernel.dtype)
-        if self._is_imu:
-            ticks = x.reshape(*x.shape[:2], -1, IMU_TICKS).transpose(1, 2)
-            patches = ticks.flatten(2) @ self.kernel
+        if self.kernel.ndim == 3:
+            patches = functional.conv1d(x, self.kernel, stride=self._stride)
         else:
-            patches = functional.conv2d(x.flatten(1, -3), self.kernel, stride=self._stride)
-            patches = patches.flatten(2).transpose(1, 2)
+            x = x.flatten(1, -3)
+            patches = functional.conv2d(x, self.kernel, stride=self._stride).flatten(2)
+        patches = patches.transpose(1, 2)
         # A row of zeros where the class token comes: it is in the positions.
         tokens = functional.pad(self.stem_norm(patches), (0, 0, 1, 0)) + self.positions
         tokens = self.norm(tokens)
