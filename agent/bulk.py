@@ -33,6 +33,7 @@ def embedding_message(
         space=embedding.space,
         dim=len(embedding.vector),
         window=Span(start=Time.of(embedding.start_ns), end=Time.of(embedding.end_ns)),
+        reused=embedding.reused,
         attachments=[Attachment(media_type="application/x-float16", bytes=len(vector))],
     )
     return message, vector

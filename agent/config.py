@@ -38,6 +38,8 @@ Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
 class TowerConfig(Settings, frozen=True, kw_only=True):
     """When one sense is encoded (docs/streams.md). hop_s: None takes the tower's own.
 
+    change: a window that differs from the last encoded one by no more than this is not encoded,
+    and that one's vector is told again, for max_reuse_s at most; None encodes every window.
     clips: the vector told is the mean of that of so many windows of the stream, the newest ones.
     max_hz: windows of a stream a second at most. max_duty: share of the time that the tower may
     be busy, live. Both stretch the hop to a multiple of itself.
@@ -45,6 +47,8 @@ class TowerConfig(Settings, frozen=True, kw_only=True):
 
     hop_s: Positive | None = None
     enabled: bool = True
+    change: NotNegative | None = None
+    max_reuse_s: Positive = 30.0
     clips: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     max_hz: Positive | None = None
     max_duty: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None

@@ -25,7 +25,7 @@ from agent.errors import BadData, DeviceNotFound, EndOfStream
 from agent.publish.events import Sequencer, topic
 from agent.record.reader import LogReader
 from agent.stream.pump import Pump
-from agent.types import Sample
+from agent.types import Embedding, Sample
 from agent.wire import Event, Request
 
 __all__ = ["Progress", "ReplayOptions", "replay"]
@@ -61,15 +61,17 @@ def replay(
     options: ReplayOptions,
     on_event: Callable[[Event], None],
     progress: Progress = lambda first_ns, now_ns, duration_s: None,
+    on_embedding: Callable[[Embedding], None] = lambda embedding: None,
 ) -> dict[str, Any]:
     """Play `log` under `config` (whose own drivers are not opened) and give the summary.
 
-    on_event: each event, numbered as on the bus. progress: before each sample. Raises
-    ConfigError where queries are asked of a log with no stream that can answer.
+    on_event: each event, numbered as on the bus. progress: before each sample. on_embedding: each
+    embedding, before the events that it makes. Raises ConfigError where queries are asked of a
+    log with no stream that can answer.
     """
     clock = ManualClock()
     core = Core(_with_log(config, log, options), clock, f"replay{config.digest}", live=False)
-    player = _Player(core, clock, on_event)
+    player = _Player(core, clock, on_event, on_embedding)
     pump = core.pumps[0]
     driver: LogDriver = pump.driver  # type: ignore[assignment]  # kind `log`, by _with_log
     try:
@@ -104,8 +106,15 @@ def replay(
 class _Player:
     """Drives a Core by hand: what app.py's threads do, one sample at a time."""
 
-    def __init__(self, core: Core, clock: ManualClock, on_event: Callable[[Event], None]) -> None:
-        self._core, self._clock, self._on_event = core, clock, on_event
+    def __init__(
+        self,
+        core: Core,
+        clock: ManualClock,
+        on_event: Callable[[Event], None],
+        on_embedding: Callable[[Embedding], None],
+    ) -> None:
+        self._core, self._clock = core, clock
+        self._on_event, self._on_embedding = on_event, on_embedding
         self._sequencer = Sequencer()
         self._next_tick_ns = 0
         self.events = 0
@@ -146,6 +155,7 @@ class _Player:
         now = self._clock.now_ns()
         due = [e for lane in self._core.lanes.values() for e in lane.step(now)]
         for embedding in sorted(due, key=lambda e: (e.end_ns, e.stream)):
+            self._on_embedding(embedding)
             self._publish(self._core.observe(embedding))
 
     def _publish(self, events: list[Event]) -> None:

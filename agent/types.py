@@ -221,6 +221,7 @@ class Embedding:
     space: "name@hash" of the space, so that vectors of two spaces are never compared. vector:
     float32 (dim,), length 1 within 1e-3, read-only. stream: "" for a query's own vector.
     arrival_ns, encoded_ns: when the window's last tick arrived and when the vector was ready.
+    reused: nothing had changed, and the vector is that of an earlier window.
     """
 
     space: str
@@ -231,6 +232,7 @@ class Embedding:
     end_ns: int = 0
     arrival_ns: int = 0
     encoded_ns: int = 0
+    reused: bool = False
 
     def __post_init__(self) -> None:
         norm = float(np.linalg.norm(self.vector))

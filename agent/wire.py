@@ -98,7 +98,9 @@ class Score(WireStruct, frozen=True, kw_only=True):
 
 
 class Evidence(WireStruct, frozen=True, kw_only=True):
-    """One stream's part in an event: what it measured, or why it could say nothing."""
+    """One stream's part in an event: what it measured, or why it could say nothing. reused: by
+    the vector of an earlier window, as nothing had changed since.
+    """
 
     stream: str
     modality: str
@@ -108,6 +110,7 @@ class Evidence(WireStruct, frozen=True, kw_only=True):
     z: float | None = None
     window: Span | None = None
     age_ms: float | None = None
+    reused: bool = False
 
 
 class Latency(WireStruct, frozen=True, kw_only=True):
@@ -184,6 +187,8 @@ class SensorStatus(WireStruct, frozen=True, kw_only=True):
 class StreamHealth(WireStruct, frozen=True, kw_only=True):
     """Counters since start, in ticks. clock_offset_ns etc.: the device's clock to the agent's.
 
+    windows: that were encoded; reused: that were not, as nothing had changed.
+
     hop_s, hop_asked_s: from one window to the next, as it is and as the config has it; None where
     no tower takes the stream. hop_reason: which limit stretches it. duty: share of the last
     minute that the stream's tower was busy, 0..1.
@@ -201,6 +206,7 @@ class StreamHealth(WireStruct, frozen=True, kw_only=True):
     windows: int
     skipped: int
     age_ms: float | None
+    reused: int = 0
     hop_s: float | None = None
     hop_asked_s: float | None = None
     hop_reason: Literal["", "max_hz", "max_duty"] = ""
@@ -252,7 +258,8 @@ class Attachment(WireStruct, frozen=True, kw_only=True):
 
 class EmbeddingMessage(WireStruct, frozen=True, kw_only=True):
     """A unit vector of one window of one stream. vector: base64 of little-endian float16, in a
-    log; on the bus it is empty and the vector is the attachment, in the same form.
+    log; on the bus it is empty and the vector is the attachment, in the same form. reused: nothing
+    had changed in the window, and the vector is that of an earlier one.
     """
 
     v: int = VERSION
@@ -265,6 +272,7 @@ class EmbeddingMessage(WireStruct, frozen=True, kw_only=True):
     dim: int
     window: Span
     vector: str = ""
+    reused: bool = False
     attachments: list[Attachment] = []
     retained: bool = False
 

@@ -165,4 +165,5 @@ class Fusion:
             z=float(stream.z[row]),
             window=Span(start=Time.of(seen.start_ns), end=Time.of(seen.end_ns)),
             age_ms=None if fresh else round((now_ns - seen.end_ns) / 1e6, 3),
+            reused=seen.reused,
         )

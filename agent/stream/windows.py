@@ -16,13 +16,15 @@ __all__ = ["WindowCounts", "Windows"]
 class WindowCounts:
     """Since start. short: too few ticks. overruns: ticks gone before they were read.
 
-    skipped: left out because newer ones were waiting.
+    skipped: left out because newer ones were waiting. reused: of those taken, how many were not
+    encoded, as nothing had changed; its lane counts them.
     """
 
     taken: int = 0
     short: int = 0
     overruns: int = 0
     skipped: int = 0
+    reused: int = 0
 
 
 class Windows:

@@ -40,6 +40,7 @@ PINNED = {
     "agent.redact": ["is_url", "redact", "redact_text"],
     "agent.plugins": ["find", "list_spaces", "load", "open_space"],
     "agent.stream.budget": ["Budget", "HopReason"],
+    "agent.stream.change": ["Change", "Fingerprint", "fingerprint"],
     "agent.stream.clips": ["Clips"],
     "agent.stream.clocksync": ["ClockEstimate", "ClockSync"],
     "agent.stream.lane": ["Lane"],
