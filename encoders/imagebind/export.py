@@ -201,6 +201,9 @@ def _write_graph(checkpoint: Checkpoint, tower: str, dtype: torch.dtype, path: P
     tensors = [*graph.parameters(), *graph.buffers()]
     size = sum(tensor.nbytes for tensor in tensors)
     program.save(path, external_data=size > MAX_FILE_BYTES)
+    # The optimiser's rules hold on to the last graph they saw: not with its weights.
+    for value in program.model.graph.initializers.values():
+        value.const_value = None
 
 
 def _strip(model: Any) -> None:
