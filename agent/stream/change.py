@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ __all__ = ["Change", "Fingerprint", "fingerprint"]
 
 Float32Array = NDArray[np.float32]
 
-GRID = (36, 64)  # blocks of a picture, rows and columns
+GRID = (36, 64)  # blocks of a picture: so many rows, and up to twice so many columns
 ROWS = 2  # rows of pixels that are looked at in each block
 LEAST_CONTRAST = 0.02  # of the brightest an 8-bit picture can be, or of the mean of any other
 
@@ -53,8 +54,8 @@ class Fingerprint:
 def fingerprint(window: Window) -> Fingerprint:
     """Of the newest tick where a tick is a picture (two axes or more), else of all ticks.
 
-    Pictures: mean grey of 36 x 64 blocks, and twice their standard deviation as the contrast, so
-    that a threshold means the same in a dark room as in the sun, and in counts, Celsius or mm.
+    Pictures: mean grey of some 36 x 64 blocks, and twice their standard deviation as the contrast,
+    so that a threshold means the same in a dark room as in the sun, and in counts, Celsius or mm.
     Sequences: log10 of the energy in octaves, in 8 slices that are put in order of energy, so
     that when a sound comes within the window does not matter.
     """
@@ -109,18 +110,21 @@ class Change:
 
 def _picture(frame: Array) -> Fingerprint:
     height, width = frame.shape[:2]
-    rows, columns = min(GRID[0], height), min(GRID[1], width)
+    rows, block = min(GRID[0], height), max(1, width // GRID[1])
+    columns = width // block
     # A few whole rows of each block: rows are in one piece in memory, and with all the pixels of
-    # these few the noise of a sensor is averaged as well as need be.
+    # these few the noise of a sensor is averaged as well as need be. What columns are left over,
+    # fewer than a block has, are left out on both sides alike.
     looked_at = (np.arange(rows * ROWS) * 2 + 1) * height // (rows * ROWS * 2)
-    pixels = frame[looked_at].astype(np.float32).reshape(rows, ROWS, -1)
-    lines = pixels.sum(axis=1)
-    values_a_pixel = lines.shape[1] // width
-    starts = np.arange(columns) * width // columns * values_a_pixel
-    sizes = np.diff(starts, append=lines.shape[1]) * np.float32(ROWS)
-    means = np.add.reduceat(lines, starts, axis=1) / sizes.astype(np.float32)
+    left = (width - columns * block) // 2
+    pixels = frame[looked_at, left : left + columns * block].astype(np.float32)
+    blocks = pixels.reshape(rows, ROWS, columns, -1)
+    means: Float32Array = (blocks @ np.ones(blocks.shape[-1], np.float32)).sum(axis=1)
+    means /= ROWS * blocks.shape[-1]
+    mean = float(means.mean())
+    around = (means - np.float32(mean)).ravel()
     top = 255.0 if frame.dtype == np.uint8 else float(np.abs(means).mean())
-    contrast = 2 * float(means.std()) + LEAST_CONTRAST * top
+    contrast = 2 * math.sqrt(float(around @ around) / around.size) + LEAST_CONTRAST * top
     return Fingerprint(means, max(contrast, 1e-6))
 
 
