@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.types import Window, read_only
+from agent.types import Window
 from encoders.preprocess.base import Float32Array, bad_ticks
 from encoders.preprocess.clip_pictures import CLIP_MEAN, CLIP_STD, SquareSettings
 
@@ -31,11 +29,12 @@ class ImageBindImage(SquareSettings, frozen=True, kw_only=True):
     def __call__(self, window: Window) -> Float32Array:
         frames = rgb_frames(window)
         views = np.empty((len(frames), *self.shape), np.float32)
-        tables = _tables(self.mean, self.std)
         for view, frame in zip(views, frames, strict=True):
             square = self.square(frame)
-            for channel, table in enumerate(tables):
-                np.take(table, square[..., channel], out=view[channel, 0], mode="clip")
+            for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+                plane = view[channel, 0]
+                np.multiply(square[..., channel], np.float32(1 / (255 * std)), out=plane)
+                plane -= np.float32(mean / std)
             view[:, 1] = view[:, 0]
         return views
 
@@ -48,15 +47,6 @@ def rgb_frames(window: Window) -> NDArray[np.uint8]:
     if frames.dtype != np.uint8 or not frames.size or frames.shape[3:] != (3,):
         raise bad_ticks(window, "uint8[n, height, width, 3] or uint8[n, height, width]")
     return frames
-
-
-@lru_cache(maxsize=4)
-def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> Float32Array:
-    """float32 (channels, 256): what each of the 256 values becomes."""
-    values = np.arange(256, dtype=np.float32) / np.float32(255)
-    rows = [(values - np.float32(m)) / np.float32(s) for m, s in zip(mean, std, strict=True)]
-    tables: Float32Array = read_only(np.stack(rows))
-    return tables
 
 
 PLUGIN = ImageBindImage
