@@ -11,7 +11,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent.cli import run_command
-from tools import bench_gate, bench_imagebind, bench_live, bench_stream
+from tools import bench_gate, bench_imagebind, bench_live, bench_still, bench_stream
 
 __all__ = ["main"]
 
@@ -23,7 +23,7 @@ examples:
   python -m tools.bench imagebind --folder models/imagebind --towers image,audio
 """
 
-BENCHMARKS = (bench_live, bench_stream, bench_gate, bench_imagebind)
+BENCHMARKS = (bench_live, bench_stream, bench_gate, bench_still, bench_imagebind)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

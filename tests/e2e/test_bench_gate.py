@@ -66,6 +66,17 @@ def test_gate_says_what_is_spared_and_what_is_missed(tmp_path: Path) -> None:
     assert 0.8 < often["cosine_p05"] <= often["cosine_mean"] <= 1
 
 
+def test_still_says_how_small_an_object_opens_it(tmp_path: Path) -> None:
+    out = tmp_path / "still.json"
+    result = run("tools.bench", "still", "--log", LOG, "--json", out)
+    assert result.returncode == 0, result.stderr
+    for row in json.loads(out.read_text())["rows"]:
+        assert row["still"] < 0.2
+        assert row["objects"] == sorted(row["objects"])
+        assert row["objects"][-1] == 1.0
+        assert row["by_mean"] < row["objects"][2]
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [
