@@ -96,6 +96,30 @@ def test_events_come_in_order_without_gaps_and_are_recorded(tmp_path: Path) -> N
     assert sound["received"] == sound["written"] >= 11.8 * 16_000
 
 
+def test_limits_and_reuse_are_told_in_health() -> None:
+    limits = ("image.max_hz=1", "depth.max_duty=0.0001", "audio.change=100", "imu.clips=2")
+    settings = [part for each in limits for part in ("--set", f"space.towers.{each}")]
+    config = ROOT / "configs" / "synthetic.yaml"
+    with agent("--config", config, *settings) as running, Subscriber(running.events) as bus:
+        for _, message in bus.messages(20.0):
+            if isinstance(message, Health) and message.uptime_s > 6:
+                break
+    assert isinstance(message, Health)
+    streams = {stream.modality: stream for stream in message.streams}
+    told = {m: (s.hop_asked_s, s.hop_s, s.hop_reason) for m, s in streams.items()}
+    assert told["image"] == (0.5, 1.0, "max_hz")
+    assert told["audio"] == told["thermal"] == told["imu"] == (0.5, 0.5, "")
+    asked, hop_s, reason = told["depth"]
+    assert (asked, reason) == (0.5, "max_duty")
+    assert hop_s is not None
+    assert hop_s > 0.5
+    assert hop_s % 0.5 == 0
+    assert all(0 <= (s.duty or 0) <= 1 for s in streams.values())
+    assert streams["audio"].reused > 0
+    assert streams["audio"].windows == 1
+    assert streams["image"].reused == streams["thermal"].reused == 0
+
+
 def test_control_while_running(tmp_path: Path) -> None:
     config = ROOT / "configs" / "synthetic.yaml"
     log = tmp_path / "on_request.mcap"
