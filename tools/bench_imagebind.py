@@ -79,6 +79,8 @@ def _run(args: argparse.Namespace) -> int:
     for name in ("rounds", "threads"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name}: got {getattr(args, name)}, expected at least 1")
+    if args.reference and not (args.reference / "imagebind" / "models").is_dir():
+        raise ConfigError(f"--reference: {args.reference} is no clone of ImageBind's repository")
     console = Console()
     facts = machine()
     print_machine(facts, console)

@@ -207,7 +207,7 @@ def _figures(before: Health, healths: Sequence[Health], gaps: int) -> dict[str, 
         found["p50"].append(hop.p50)
         found["p99"].append(hop.p99)
     earlier = {stream.stream: stream for stream in before.streams}
-    counted = ("received", "lost", "bad", "overruns", "windows", "skipped")
+    counted = ("received", "lost", "bad", "overruns", "windows", "skipped", "reused")
     streams: dict[str, dict[str, Any]] = {}
     for stream in after.streams:
         name = stream.stream
@@ -240,7 +240,7 @@ def _print(figures: Mapping[str, Any], console: Console) -> None:
         for part in ("p50", "p99", "worst_p99"):
             pair = [run["latency_ms"].get(hop, {}).get(part) for run in (free, busy)]
             rows.append(_row(f"{hop} {part.replace('_', ' ')}, ms", *pair))
-    for name in ("lost", "bad", "overruns", "windows", "skipped"):
+    for name in ("lost", "bad", "overruns", "windows", "skipped", "reused"):
         totals = [sum(s[name] for s in run["streams"].values()) for run in (free, busy)]
         rows.append(_row(f"{'ticks ' if name in ('lost', 'bad') else ''}{name}", *totals))
     for name, title in (
@@ -252,7 +252,7 @@ def _print(figures: Mapping[str, Any], console: Console) -> None:
         rows.append(_row(title, free[name], busy[name]))
     title = f"{figures['seconds']} s of six streams"
     console.print(make_table(title, ["", "free", "busy", "busy/free"], rows))
-    parts = {"rate_hz": "Hz", "lost": "lost", "windows": "windows", "skipped": "skipped"}
+    parts = {"rate_hz": "Hz"} | {name: name for name in ("lost", "windows", "skipped", "reused")}
     rows = [
         [name, *(f"{stream[part]:g} / {busy['streams'][name][part]:g}" for part in parts)]
         for name, stream in free["streams"].items()
