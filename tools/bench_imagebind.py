@@ -201,8 +201,9 @@ def _inputs(tower: str) -> dict[str, Array]:
 
 
 def _frame() -> Group:
-    picture = {kind: {"kind": "picture", "resize": kind} for kind in ("exact", "fast")}
-    return Group("frame 1280x720", {"window": _picture()}, picture)
+    own = {kind: {"kind": "picture", "resize": kind} for kind in ("exact", "fast")}
+    variants = {"plain": {"kind": "plain_picture"}, **own}
+    return Group("frame 1280x720", {"window": _picture()}, variants)
 
 
 def _picture() -> Array:

@@ -192,6 +192,22 @@ def _window(sense: str, data: Array, start_ns: int = 0, live: bool = False) -> W
     return Window(info, start_ns, end_ns, data, t_ns, arrival_ns=end_ns if live else 0)
 
 
+def _plain_picture(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
+    import torch
+
+    from tools.plain_imagebind import plain_picture
+
+    torch.set_num_threads(1)  # so little work takes longer when it is shared
+    frame = inputs["window"][0]
+
+    def run() -> Array:
+        still = plain_picture(frame).numpy()
+        # The tower takes it twice, which as a view costs nothing.
+        return np.broadcast_to(still[np.newaxis, :, np.newaxis], (1, 3, 2, 224, 224))
+
+    return {"frame": run}
+
+
 def _picture(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
     from encoders.preprocess.imagebind_image import PLUGIN as Picture
 
@@ -253,6 +269,7 @@ VARIANTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Array]], Cases]] =
     "reference": _reference,
     "session": _session,
     "encode": _encode,
+    "plain_picture": _plain_picture,
     "picture": _picture,
     "plain_log_mel": _plain_log_mel,
     "log_mel": _log_mel,

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+from PIL import Image
+
 from agent.extras import needs_extra
+from agent.types import Array
 from encoders.imagebind.dims import GEOMETRY, TowerDims
 
 with needs_extra("export"):
@@ -18,10 +22,14 @@ with needs_extra("export"):
     from torch import Tensor
     from torch.nn import functional as F
 
-__all__ = ["plain_forward", "plain_log_mel"]
+__all__ = ["plain_forward", "plain_log_mel", "plain_picture"]
 
 STEM_EPS, EPS = 1e-5, 1e-6
 MAX_SCALE = 100.0
+
+SIDE = 224
+RGB_MEAN = (0.48145466, 0.4578275, 0.40821073)
+RGB_STD = (0.26862954, 0.26130258, 0.27577711)
 
 # Kaldi's fbank as ImageBind asks for it, at 16 kHz.
 RATE_HZ, FRAME, HOP, FFT, MELS = 16_000, 400, 160, 512, 128
@@ -127,6 +135,23 @@ def _linear(tensors: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 def _norm(tensors: Mapping[str, Tensor], name: str, x: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], tensors[f"{name}.weight"], tensors[f"{name}.bias"], eps)
+
+
+def plain_picture(frame: Array) -> Tensor:
+    """float32 (3, 224, 224) of uint8 (height, width, 3) RGB, as the published loader makes it.
+
+    Pillow's bicubic to a short side of 224, the long side rounded down; the middle square; 0..1;
+    CLIP's mean and deviation.
+    """
+    height, width = frame.shape[:2]
+    short = min(width, height)
+    wide, high = SIDE * width // short, SIDE * height // short
+    left, top = round((wide - SIDE) / 2), round((high - SIDE) / 2)
+    picture = Image.fromarray(frame).resize((wide, high), Image.Resampling.BICUBIC)
+    square = picture.crop((left, top, left + SIDE, top + SIDE))
+    x = torch.from_numpy(np.array(square)).permute(2, 0, 1).to(torch.float32) / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (RGB_MEAN, RGB_STD))
+    return (x - mean) / std
 
 
 def plain_log_mel(waveform: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ pytest.importorskip("torch", reason="needs the extra 'export'")
 pytest.importorskip("safetensors", reason="needs the extra 'export'")
 
 import torch
+from PIL import Image
 
 from encoders.imagebind.checkpoint import open_checkpoint
 from encoders.imagebind.dims import HUGE, TOWERS
 from tests.encoders.imagebind_golden import Golden
 from tools.bench_imagebind_figures import gflop
-from tools.plain_imagebind import plain_forward, plain_log_mel
+from tools.plain_imagebind import plain_forward, plain_log_mel, plain_picture
 
 # GFLOP of one item at the published size, by torch's own counter.
 COUNTED = {"vision": 335.0, "text": 47.1, "audio": 40.9, "thermal": 35.0, "depth": 9.1, "imu": 10.3}
@@ -43,6 +44,15 @@ def test_plain_log_mel_gives_the_golden_ones(shared_data: Path) -> None:
         for name in waveforms.files:
             found = plain_log_mel(torch.from_numpy(waveforms[name]))
             np.testing.assert_allclose(found.numpy(), wanted[name], atol=2e-3, err_msg=name)
+
+
+def test_plain_picture_gives_the_golden_ones(shared_data: Path) -> None:
+    folder = shared_data / "imagebind_golden" / "preprocess"
+    with np.load(folder / "image_tensors.npz") as wanted:
+        for name in wanted.files:
+            with Image.open(folder / f"{Path(name).stem}.png") as picture:
+                found = plain_picture(np.asarray(picture.convert("RGB")))
+            np.testing.assert_allclose(found.numpy(), wanted[name], atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("tower", TOWERS)
