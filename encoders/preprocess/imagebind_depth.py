@@ -22,7 +22,7 @@ from agent.errors import EncodeFailed
 from agent.extras import needs_extra
 from agent.types import Settings, Window, read_only
 from encoders.preprocess.base import Float32Array, bad_ticks
-from encoders.preprocess.clip_pictures import centre_offset, resized_size
+from encoders.preprocess.clip_pictures import centre_offset, check_aspect, resized_size
 
 __all__ = ["PLUGIN", "ImageBindDepth"]
 
@@ -41,8 +41,9 @@ class ImageBindDepth(Settings, frozen=True, kw_only=True):
     A hole takes the value of its nearest measured neighbour first. Then the whole frame becomes
     disparity, its short side `size` by a bilinear resize, and its centre is cut out. The focal
     length is the stream's own fx, brought to a picture of 480 rows; focal_px, at 480 rows too,
-    stands in for a stream without intrinsics (a Kinect's, as NYU Depth v2 tells it). baseline_m:
-    the recipe's for Kinects; it is a scale, not a property of the camera in use.
+    stands in for a stream without intrinsics, or with an uncalibrated camera's zeros (its default
+    is a Kinect's, as NYU Depth v2 tells it). baseline_m: the recipe's for Kinects; it is a scale,
+    not a property of the camera in use.
     """
 
     size: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 224
@@ -65,9 +66,12 @@ class ImageBindDepth(Settings, frozen=True, kw_only=True):
         frames = window.data
         if frames.ndim != 3 or not frames.size or frames.dtype != np.uint16:
             raise bad_ticks(window, "uint16[n, height, width] in mm")
+        check_aspect(window)
         height, width = frames.shape[1:]
         own = window.stream.intrinsics
-        focal_px = self.focal_px if own is None else own.fx * ROWS / own.height
+        focal_px = self.focal_px
+        if own is not None and own.fx > 0 and own.height > 0:
+            focal_px = own.fx * ROWS / own.height
         table = _standardised(self.baseline_m * focal_px)
         wide, high = resized_size(width, height, self.size)
         left, top = centre_offset(wide, self.size), centre_offset(high, self.size)

@@ -7,7 +7,12 @@ from numpy.typing import NDArray
 
 from agent.types import Window
 from encoders.preprocess.base import Float32Array, bad_ticks
-from encoders.preprocess.clip_pictures import CLIP_MEAN, CLIP_STD, SquareSettings
+from encoders.preprocess.clip_pictures import (
+    CLIP_MEAN,
+    CLIP_STD,
+    SquareSettings,
+    check_aspect,
+)
 
 __all__ = ["PLUGIN", "ImageBindImage", "rgb_frames"]
 
@@ -32,10 +37,12 @@ class ImageBindImage(SquareSettings, frozen=True, kw_only=True):
         for view, frame in zip(views, frames, strict=True):
             square = self.square(frame)
             for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
-                plane = view[channel, 0]
-                np.multiply(square[..., channel], np.float32(1 / (255 * std)), out=plane)
-                plane -= np.float32(mean / std)
-            view[:, 1] = view[:, 0]
+                first, second = view[channel]
+                # To float before it is multiplied: one pass more, and yet quicker in numpy.
+                first[...] = square[..., channel]
+                first *= np.float32(1 / (255 * std))
+                first -= np.float32(mean / std)
+                second[...] = first
         return views
 
 
@@ -46,6 +53,7 @@ def rgb_frames(window: Window) -> NDArray[np.uint8]:
         frames = np.stack([frames] * 3, axis=-1)
     if frames.dtype != np.uint8 or not frames.size or frames.shape[3:] != (3,):
         raise bad_ticks(window, "uint8[n, height, width, 3] or uint8[n, height, width]")
+    check_aspect(window)
     return frames
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from agent.types import Array, Window
 from encoders.preprocess.base import Float32Array, bad_ticks
-from encoders.preprocess.clip_pictures import Pixels, SquareSettings
+from encoders.preprocess.clip_pictures import Pixels, SquareSettings, check_aspect
 
 __all__ = ["PLUGIN", "ImageBindThermal"]
 
@@ -54,6 +54,7 @@ class ImageBindThermal(SquareSettings, frozen=True, kw_only=True):
             or not (frames.dtype in (np.uint8, np.uint16) or frames.dtype.kind == "f")
         ):
             raise bad_ticks(window, "uint8, uint16 or float32 [n, height, width]")
+        check_aspect(window)
         squares = [self.square(self._grey(frame)) for frame in frames]
         views: Float32Array = np.stack(squares)[:, np.newaxis].astype(np.float32)
         views /= 255

@@ -66,13 +66,16 @@ class ImageBindVideo(Settings, frozen=True, kw_only=True):
 
     def _pairs(self, window: Window) -> list[tuple[int, int]]:
         """First and last frame of each clip that has one."""
+        count = len(window.t_ns)
+        # A live window may hold two frames only, whose stamps tell no rate.
+        if count == 1 or window.end_ns - window.start_ns <= from_s(self.clip_s):
+            return [(0, count - 1)]
         since_ns = window.t_ns - window.t_ns[0]
         # By the stamps: at a steady rate these are frames ceil(fps * start) to
         # ceil(fps * end) - 1, which the published decoder takes.
-        count = len(since_ns)
-        step_ns = int(since_ns[-1]) / (count - 1) if count > 1 else 0.0
+        step_ns = int(since_ns[-1]) / (count - 1)
         spare_ns = since_ns[-1] + step_ns - from_s(self.clip_s)
-        if spare_ns <= 0 or count == 1:
+        if spare_ns <= 0:
             return [(0, count - 1)]
         pairs = []
         for number in range(self.clips):
@@ -88,10 +91,10 @@ class ImageBindVideo(Settings, frozen=True, kw_only=True):
             import cv2
 
         wide, high = _scaled(frame.shape[1], frame.shape[0], self.size)
-        scaled = frame.astype(np.float32) / 255
-        resized = cv2.resize(scaled, (wide, high), interpolation=cv2.INTER_LINEAR)
+        values = frame.astype(np.float32)
+        resized = cv2.resize(values, (wide, high), interpolation=cv2.INTER_LINEAR)
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        normalised: Float32Array = ((resized - mean) / std).transpose(2, 0, 1)
+        normalised: Float32Array = ((resized / 255 - mean) / std).transpose(2, 0, 1)
         return normalised
 
     def _crops(self, width: int, height: int) -> list[_Crop]:
