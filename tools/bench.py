@@ -11,7 +11,14 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent.cli import run_command
-from tools import bench_gate, bench_imagebind, bench_live, bench_still, bench_stream
+from tools import (
+    bench_gate,
+    bench_imagebind,
+    bench_live,
+    bench_senses,
+    bench_still,
+    bench_stream,
+)
 
 __all__ = ["main"]
 
@@ -19,11 +26,19 @@ EXAMPLE = """\
 examples:
   python -m tools.bench live --json live.json
   python -m tools.bench stream --seconds 60
+  python -m tools.bench senses --folder models/imagebind --precision int8
   python -m tools.bench gate --log walk.mcap --config walk.yaml --senses image
   python -m tools.bench imagebind --folder models/imagebind --towers image,audio
 """
 
-BENCHMARKS = (bench_live, bench_stream, bench_gate, bench_still, bench_imagebind)
+BENCHMARKS = (
+    bench_live,
+    bench_stream,
+    bench_senses,
+    bench_gate,
+    bench_still,
+    bench_imagebind,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
