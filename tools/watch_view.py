@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agent.clock import to_s
 from agent.publish.client import Message
-from agent.wire import Event, Health, ScoreMessage, SensorStatus, StreamHealth
+from agent.wire import EmbeddingMessage, Event, Health, ScoreMessage, SensorStatus, StreamHealth
 
 __all__ = ["WatchView"]
 
@@ -71,7 +71,7 @@ class WatchView:
             known = self._status.get(message.stream)
             self._status[message.stream] = message
             return known is None or (known.state, known.since) != (message.state, message.since)
-        else:
+        elif isinstance(message, Health):
             self._health = message
             self._streams = {stream.stream: stream for stream in message.streams}
         return True
@@ -172,7 +172,9 @@ def _time_ns(message: Message) -> int:
     """When it happened, on the agent's clock."""
     if isinstance(message, Event):
         return message.end_time.ns if message.phase == "end" else message.start_time.ns
-    return message.since.ns if isinstance(message, SensorStatus) else message.time.ns
+    if isinstance(message, SensorStatus):
+        return message.since.ns
+    return (message.window.end if isinstance(message, EmbeddingMessage) else message.time).ns
 
 
 def _bar(query: _Query) -> Text:

@@ -15,17 +15,28 @@ import zmq
 from agent.errors import BusError
 from agent.publish.events import topic_kind
 from agent.publish.security import load_key
-from agent.wire import VERSION, Event, Health, Reply, ScoreMessage, SensorStatus
+from agent.wire import (
+    VERSION,
+    EmbeddingMessage,
+    Event,
+    Health,
+    Preview,
+    Reply,
+    ScoreMessage,
+    SensorStatus,
+)
 
 __all__ = ["ClientKeys", "Message", "Subscriber", "request"]
 
-Message = Event | ScoreMessage | SensorStatus | Health
+Message = Event | ScoreMessage | SensorStatus | Health | EmbeddingMessage | Preview
 
 _TYPE_OF_KIND: dict[str, type[Message]] = {
     "event": Event,
     "score": ScoreMessage,
     "sensor": SensorStatus,
     "health": Health,
+    "embedding": EmbeddingMessage,
+    "preview": Preview,
 }
 _HWM = 10_000
 
@@ -67,8 +78,9 @@ def _connect(
 class Subscriber:
     """Messages of an agent, decoded; a context manager. To be used from one thread.
 
-    address: of the events socket; the agent need not run yet. topics: prefixes, ending in a
-    slash. `gaps`: messages missed so far, by topic. Raises BusError for a bad address and
+    address: of the events or the bulk socket; the agent need not run yet. topics: prefixes, ending
+    in a slash. `gaps`: messages missed so far, by topic. `attachments`: the binary frames of the
+    message last received: a vector, a JPEG. Raises BusError for a bad address and
     ConfigError for a bad key file.
     """
 
@@ -83,6 +95,7 @@ class Subscriber:
             self._socket.subscribe(prefix)
         self._last: dict[str, tuple[str, int]] = {}  # topic -> (boot_id, seq)
         self.gaps: dict[str, int] = {}
+        self.attachments: list[bytes] = []
 
     def receive(self, timeout_s: float | None) -> tuple[str, Message] | None:
         """The next (topic, message), or None after `timeout_s` (None: wait for ever).
@@ -100,6 +113,7 @@ class Subscriber:
                 message = msgspec.json.decode(b"".join(frames[1:2]), type=kind)
             except ValueError as exc:  # bad JSON, bad UTF-8 or other fields
                 raise BusError(f"{name}: not a message of this version: {exc}") from exc
+            self.attachments = frames[2:]
             self._note(name, message)
             return name, message
         return None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import zmq
 
 from agent.config_file import load_config
 from agent.publish.client import Subscriber
-from agent.wire import Health
+from agent.wire import EmbeddingMessage, Health
 from encoders.imagebind.dims import TINY
 from tests.e2e.commands import ROOT, refused, run
 from tests.e2e.test_live import agent
@@ -90,17 +88,14 @@ def test_six_streams_live_through_six_towers(folder: Path) -> None:
         assert running.process.stdout is not None
         name, bulk = running.process.stdout.readline().split()
         assert name == "bus.bulk"
-        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.subscribe("sensebind/v1/six/embedding/")
-            socket.connect(bulk)
-            while min(map(len, vectors.values())) < 3:
+        with Subscriber(bulk) as bus:
+            for _, told in bus.messages(20.0):
                 # The IMU's first window is ten seconds long, but the others do not wait for it.
-                assert socket.poll(20_000), {name: len(seen) for name, seen in vectors.items()}
-                _, body, vector = socket.recv_multipart()
-                told = json.loads(body)
-                assert told["modality"] == STREAMS[told["stream"]]
-                vectors[told["stream"]].append(vector)
+                assert isinstance(told, EmbeddingMessage)
+                assert told.modality == STREAMS[told.stream]
+                vectors[told.stream] += bus.attachments
+                if min(map(len, vectors.values())) >= 3:
+                    break
         with Subscriber(running.events) as bus:
             health = next(m for _, m in bus.messages(10.0) if isinstance(m, Health))
     assert health.model.space.startswith("imagebind@")
@@ -108,6 +103,7 @@ def test_six_streams_live_through_six_towers(folder: Path) -> None:
     assert {s.state for s in health.streams} == {"online"}
     assert not any(s.lost or s.bad for s in health.streams)
     assert not [name for name in health.drops if name.endswith(".encode")]
+    assert min(map(len, vectors.values())) >= 3, {n: len(seen) for n, seen in vectors.items()}
     for name, seen in vectors.items():
         values = np.stack([np.frombuffer(vector, "<f2") for vector in seen]).astype(np.float32)
         assert values.shape[1] == TINY.out, name
