@@ -35,7 +35,14 @@ from agent.errors import ConfigError
 from agent.types import Array, check_name
 from encoders.imagebind.dims import HUGE, TINY
 from encoders.imagebind.entries import FRAMES, SENSES, TEXT, sense_rows, text_rows, tower_entry
-from encoders.imagebind.folder import Check, ModelFolder, Report, Source, dims_of
+from encoders.imagebind.folder import (
+    Check,
+    ModelFolder,
+    Report,
+    Source,
+    TowerReport,
+    dims_of,
+)
 from tools.export_inputs import Material, gather
 
 if TYPE_CHECKING:
@@ -107,7 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--frames",
         choices=FRAMES,
-        default=FRAMES[0],
         help="what the image tower is fed: stills, or clips of two frames (default: image)",
     )
     parser.add_argument(
@@ -143,25 +149,24 @@ def _export(args: argparse.Namespace, bars: Progress) -> ModelFolder:
             for name in pending.get(sense, [])
         }
         with folder.partial() as partial:
-            if not floors:
-                folder.add(partial, sense, {}, None, args.name, args.frames)
-                continue
-            step = _steps(bars, sense, 1 + 2 * len(floors))
-            tower = export_tower(checkpoint, sense, floors, rows[sense], partial, step)
-            step("done")
-            checks = {
-                name: Check(
-                    file=made.file,
-                    least=min(made.cosines),
-                    mean=math.fsum(made.cosines) / len(made.cosines),
-                    inputs=len(made.cosines),
-                    material=material[sense].told,
-                    floor=floors[name],
-                    seconds=round(made.seconds, 1),
-                )
-                for name, made in tower.files.items()
-            }
-            folder.add(partial, sense, checks, tower.scale, args.name, args.frames)
+            if floors:
+                step = _steps(bars, sense, 1 + 2 * len(floors))
+                tower = export_tower(checkpoint, sense, floors, rows[sense], partial, step)
+                step("done")
+                files = {
+                    name: Check(
+                        file=made.file,
+                        least=min(made.cosines),
+                        mean=math.fsum(made.cosines) / len(made.cosines),
+                        inputs=len(made.cosines),
+                        material=material[sense].told,
+                        floor=floors[name],
+                        seconds=round(made.seconds, 1),
+                    )
+                    for name, made in tower.files.items()
+                }
+                folder.add(partial, sense, TowerReport(scale=tower.scale, files=files))
+            folder.describe(partial, sense, args.name, args.frames)
     return folder
 
 
@@ -225,11 +230,11 @@ def _check_disk(out: Path, checkpoint: Checkpoint, pending: Mapping[str, Sequenc
         )
 
 
-def _rows(sense: str, material: Material, frames: str) -> list[Array]:
+def _rows(sense: str, material: Material, frames: str | None) -> list[Array]:
     """What a tower is tried on, evenly of all there is."""
     if sense == TEXT:
         return text_rows(material.texts)
-    rows = sense_rows(tower_entry(sense, frames), material.windows)
+    rows = sense_rows(tower_entry(sense, frames or FRAMES[0]), material.windows)
     chosen = np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).round().astype(int)
     return list(rows[chosen])
 
@@ -247,8 +252,8 @@ def _steps(bars: Progress, sense: str, total: int) -> Callable[[str], None]:
 
 def _print_report(report: Report) -> None:
     table = Table("sense", "precision", "MB", "least cosine", "mean", "on", "seconds")
-    for sense, checks in report.towers.items():
-        for precision, check in checks.items():
+    for sense, tower in report.towers.items():
+        for precision, check in tower.files.items():
             table.add_row(
                 sense,
                 precision,

@@ -52,8 +52,6 @@ _WINDOWS = {
     "thermal": _STILL,
     "imu": {"length_s": 10.0, "hop_s": 1.0},
 }
-# What differs from the preprocessing's own defaults.
-_PARAMETERS: dict[str, dict[str, Any]] = {"imagebind_image": {"resize": "fast"}}
 
 
 def tower_entry(sense: str, frames: str = FRAMES[0]) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def tower_entry(sense: str, frames: str = FRAMES[0]) -> dict[str, Any]:
         return {"kind": "clip_text", "input": TEXT_INPUT, "output": OUTPUT}
     name = f"imagebind_{frames}" if sense == "image" else f"imagebind_{sense}"
     # Every parameter is written out: a folder must not change when a default does.
-    parameters = msgspec.to_builtins(_preprocessing(name, _PARAMETERS.get(name, {})))
+    parameters = msgspec.to_builtins(_preprocessing(name, {}))
     return {
         "kind": "tower",
         "input": INPUT,

@@ -5,8 +5,11 @@ Needs the extra `export`.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -93,11 +96,13 @@ def export_tower(
         if precision == "int8":
             if not whole.exists():
                 _write_graph(checkpoint, SENSES[sense], torch.float32, whole)
+            _free_memory()
             _quantise(whole, path)
         else:
             dtype = torch.float32 if precision == "fp32" else torch.float16
             _write_graph(checkpoint, SENSES[sense], dtype, path)
         seconds = to_s(clock.now_ns() - started_ns)
+        _free_memory()
         step(f"{precision} check")
         products = _vectors(path, inputs) * expected
         cosines: Array = products.sum(axis=1, dtype=np.float64)
@@ -257,3 +262,13 @@ def _quantise(source: Path, path: Path) -> None:
         reduce_range=True,
         weight_type=QuantType.QInt8,
     )
+
+
+def _free_memory() -> None:
+    """Give back what the last step held: exporters tie their objects in rings, and glibc keeps
+    what is freed. A tower of 2.5 GB took 11.2 GB at the most without this, 8.7 with it.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:
+        trim(0)

@@ -18,7 +18,7 @@ import yaml
 from agent.errors import ConfigError, ModelMismatch, ModelMissing
 from agent.types import Settings
 from encoders.imagebind.dims import Dims
-from encoders.imagebind.entries import SENSES, TEXT, TOKENIZER, tower_entry
+from encoders.imagebind.entries import FRAMES, SENSES, TEXT, TOKENIZER, tower_entry
 from encoders.manifest import (
     MANIFEST_NAME,
     ModelFile,
@@ -29,7 +29,7 @@ from encoders.manifest import (
     read_manifest,
 )
 
-__all__ = ["REPORT_NAME", "Check", "ModelFolder", "Report", "Source", "dims_of"]
+__all__ = ["REPORT_NAME", "Check", "ModelFolder", "Report", "Source", "TowerReport", "dims_of"]
 
 REPORT_NAME = "report.json"
 VERSION = 1
@@ -73,13 +73,20 @@ class Check(Settings, frozen=True, kw_only=True):
         return sum(part.bytes for part in self.file.parts())
 
 
+class TowerReport(Settings, frozen=True, kw_only=True):
+    """scale: what the publisher multiplies its unit vectors by. files: by precision."""
+
+    scale: float
+    files: dict[str, Check]
+
+
 class Report(Settings, frozen=True, kw_only=True):
-    """`report.json`. towers: by sense, then by precision. made_with: versions of packages."""
+    """`report.json`. towers: by sense. made_with: versions of packages, of the last run."""
 
     version: int = VERSION
     source: Source
     made_with: dict[str, str]
-    towers: dict[str, dict[str, Check]]
+    towers: dict[str, TowerReport]
 
 
 def dims_of(dims: Dims) -> dict[str, tuple[int, int, int]]:
@@ -119,8 +126,8 @@ class ModelFolder:
 
     def missing(self, sense: str, precisions: Sequence[str]) -> list[str]:
         """Those of `precisions` that have no whole file here; reads the files that there are."""
-        checks = self.report.towers.get(sense, {})
-        return [name for name in precisions if name not in checks or not self._whole(checks[name])]
+        held = self._files(sense)
+        return [name for name in precisions if name not in held or not self._whole(held[name])]
 
     @contextmanager
     def partial(self) -> Iterator[Path]:
@@ -146,55 +153,55 @@ class ModelFolder:
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
 
-    def add(
-        self,
-        partial: Path,
-        sense: str,
-        checks: Mapping[str, Check],
-        scale: float | None,
-        name: str | None,
-        frames: str,
-    ) -> None:
-        """Take files in that are finished, and write both lists of them anew.
+    def add(self, partial: Path, sense: str, tower: TowerReport) -> None:
+        """Take the files of `partial` in that are finished, which `tower` lists."""
+        held = TowerReport(scale=tower.scale, files={**self._files(sense), **tower.files})
+        towers = {**self.report.towers, sense: held}
+        self.report = msgspec.structs.replace(self.report, towers=towers)
+        report = msgspec.json.format(msgspec.json.encode(_builtins(self.report)), indent=2)
+        (partial / REPORT_NAME).write_bytes(report + b"\n")
+        # The report first: a file that it lists and that is not there is made again.
+        named = [part.path for check in tower.files.values() for part in check.file.parts()]
+        for name in (REPORT_NAME, *named):
+            (partial / name).replace(self.path / name)
 
-        checks: of the files in `partial`, by precision. scale: None keeps the one that is there.
-        name: of the space, None likewise. frames: as in `tower_entry`.
+    def describe(self, partial: Path, sense: str, name: str | None, frames: str | None) -> None:
+        """Write `space.yaml` anew, with what the report has of `sense`.
+
+        name: of the space. frames: as in `tower_entry`. None keeps what is there; so does all
+        else that is not about files.
         """
         towers = self._space.get("towers", {})
-        entry = towers.get(sense, {})
-        held = {**self.report.towers.get(sense, {}), **checks}
-        entry = {
-            **tower_entry(sense, frames),
-            "files": {precision: _builtins(check.file) for precision, check in held.items()},
-            "precision": entry.get("precision", next(iter(held))),
-            "scale": entry.get("scale", 1.0) if scale is None else scale,
-        }
+        entry = towers.get(sense)
+        if entry is None or (sense == "image" and frames):
+            precision = next(iter(self._files(sense))) if entry is None else entry["precision"]
+            entry = {**tower_entry(sense, frames or FRAMES[0]), "precision": precision}
+        files = {key: _builtins(check.file) for key, check in self._files(sense).items()}
+        entry = {**entry, "files": files, "scale": self.report.towers[sense].scale}
         if sense == TEXT:
             shutil.copyfile(TOKENIZER, partial / TOKENIZER.name)
             entry["tokenizer"] = _builtins(read_entry(partial / TOKENIZER.name))
-        source = self.report.source
+            (partial / TOKENIZER.name).replace(self.path / TOKENIZER.name)
         towers = {**towers, sense: entry}
-        self._space = {
+        source = self.report.source
+        made = {
             "version": VERSION,
-            "name": name or self._space.get("name", "imagebind"),
+            "name": name or "imagebind",
             "dim": source.out,
             "licence": source.licence,
             "description": f"ImageBind, exported from {source.name}.",
-            "towers": {key: towers[key] for key in SENSES if key in towers},
         }
+        kept = {} if name is None else {"name": name}
+        ordered = {key: towers[key] for key in SENSES if key in towers}
+        self._space = _builtins({**made, **self._space, **kept, "towers": ordered})
         convert(self._space, SpaceSettings, MANIFEST_NAME)
-        self.report = msgspec.structs.replace(
-            self.report, towers={**self.report.towers, sense: held}
-        )
-        report = msgspec.json.format(msgspec.json.encode(_builtins(self.report)), indent=2)
-        (partial / REPORT_NAME).write_bytes(report + b"\n")
         text = yaml.safe_dump(self._space, sort_keys=False, default_flow_style=None, width=120)
         (partial / MANIFEST_NAME).write_text(HEADER + text, encoding="utf-8")
-        # The lists last, so that what they name is there.
-        last = [REPORT_NAME, MANIFEST_NAME]
-        named = {part.path for check in checks.values() for part in check.file.parts()}
-        for file in [*sorted(named), *([TOKENIZER.name] if sense == TEXT else []), *last]:
-            (partial / file).replace(self.path / file)
+        (partial / MANIFEST_NAME).replace(self.path / MANIFEST_NAME)
+
+    def _files(self, sense: str) -> Mapping[str, Check]:
+        tower = self.report.towers.get(sense)
+        return tower.files if tower else {}
 
     def _whole(self, check: Check) -> bool:
         try:
