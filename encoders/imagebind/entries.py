@@ -67,7 +67,7 @@ def tower_entry(sense: str, frames: str = FRAMES[0]) -> dict[str, Any]:
         "kind": "tower",
         "input": INPUT,
         "output": OUTPUT,
-        "window": _CLIP if name == "imagebind_video" else _WINDOWS[sense],
+        "window": dict(_CLIP if name == "imagebind_video" else _WINDOWS[sense]),
         "preprocess": {"name": name, "parameters": parameters},
     }
 

@@ -135,6 +135,8 @@ def test_folder_says_what_it_is(whole: Path) -> None:
             # What stands in for something real says so.
             assert ("STAND-IN" in check.material) == (sense in ("depth", "thermal"))
     assert not [path for path in whole.iterdir() if path.name.startswith(".")]
+    # For people to read: no entry is said to be as another one.
+    assert "&id" not in (whole / MANIFEST_NAME).read_text()
 
 
 def test_checkpoint_in_place_of_random_weights(
