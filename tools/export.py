@@ -150,7 +150,7 @@ def _export(args: argparse.Namespace, bars: Progress) -> ModelFolder:
         }
         with folder.partial() as partial:
             if floors:
-                step = _steps(bars, sense, 1 + 2 * len(floors))
+                step = _steps(bars, sense, 1 + len(floors))
                 tower = export_tower(checkpoint, sense, floors, rows[sense], partial, step)
                 step("done")
                 files = {
@@ -161,6 +161,7 @@ def _export(args: argparse.Namespace, bars: Progress) -> ModelFolder:
                         inputs=len(made.cosines),
                         material=material[sense].told,
                         floor=floors[name],
+                        kept=made.kept,
                         seconds=round(made.seconds, 1),
                     )
                     for name, made in tower.files.items()
@@ -256,7 +257,7 @@ def _print_report(report: Report) -> None:
         for precision, check in tower.files.items():
             table.add_row(
                 sense,
-                precision,
+                " but ".join([precision, ", ".join(check.kept)] if check.kept else [precision]),
                 f"{check.bytes / 1e6:.1f}",
                 f"{check.least:.6f}",
                 f"{check.mean:.6f}",

@@ -56,7 +56,8 @@ class Source(Settings, frozen=True, kw_only=True):
 
 class Check(Settings, frozen=True, kw_only=True):
     """Of one file. least, mean: cosine with the original's vectors of `inputs` rows of
-    `material`; floor: what the least must reach. seconds: to make the file.
+    `material`; floor: what the least must reach. kept: what of each block an int8 tower has in
+    float32, to be near enough. seconds: to make the file.
     """
 
     file: ModelFile
@@ -65,6 +66,7 @@ class Check(Settings, frozen=True, kw_only=True):
     inputs: int
     material: str
     floor: float
+    kept: tuple[str, ...] = ()
     seconds: float
 
     @property
