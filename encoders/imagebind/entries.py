@@ -52,6 +52,9 @@ _WINDOWS = {
     "thermal": _STILL,
     "imu": {"length_s": 10.0, "hop_s": 1.0},
 }
+# What differs from a preprocessing's own defaults: a stream has no time for Pillow. Set to "exact"
+# by hand, it stays so.
+_PARAMETERS = {"imagebind_image": {"resize": "fast"}, "imagebind_thermal": {"resize": "fast"}}
 
 
 def tower_entry(sense: str, frames: str = FRAMES[0]) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def tower_entry(sense: str, frames: str = FRAMES[0]) -> dict[str, Any]:
         return {"kind": "clip_text", "input": TEXT_INPUT, "output": OUTPUT}
     name = f"imagebind_{frames}" if sense == "image" else f"imagebind_{sense}"
     # Every parameter is written out: a folder must not change when a default does.
-    parameters = msgspec.to_builtins(_preprocessing(name, {}))
+    parameters = msgspec.to_builtins(_preprocessing(name, _PARAMETERS.get(name, {})))
     return {
         "kind": "tower",
         "input": INPUT,
