@@ -18,6 +18,7 @@ from agent.replay import ReplayOptions, replay
 from agent.types import Embedding
 from agent.wire import Event
 from tools.bench_common import add_json_option, machine, make_table, print_machine, write_json
+from tools.output import report_console
 
 __all__ = ["add_parser"]
 
@@ -59,7 +60,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(args: argparse.Namespace) -> int:
-    console = Console()
+    console = report_console()
     thresholds = _numbers(args.thresholds)
     true = _replay(args.config, args.log, [])
     found = sorted({embedding.modality for embedding in true.embeddings.values()})

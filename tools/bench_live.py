@@ -25,6 +25,7 @@ from tools.bench_common import (
     running_agent,
     write_json,
 )
+from tools.output import report_console
 
 __all__ = ["add_parser"]
 
@@ -46,7 +47,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(args: argparse.Namespace) -> int:
-    console = Console()
+    console = report_console()
     figures = {"machine": machine(), **_live(args.stimuli)}
     print_machine(figures["machine"], console)
     _print(figures, console)

@@ -32,6 +32,7 @@ from tools.bench_common import (
     running_agent,
     write_json,
 )
+from tools.output import report_console
 
 __all__ = ["add_parser"]
 
@@ -73,7 +74,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _run(args: argparse.Namespace) -> int:
     if not args.minutes > 0:
         raise ConfigError(f"--minutes: got {args.minutes:g}, expected more than 0")
-    console = Console()
+    console = report_console()
     options = RuntimeOptions(precision=args.precision)
     space = open_space(str(args.folder.absolute()), options)
     senses, duration_s = space.modalities, 60 * args.minutes

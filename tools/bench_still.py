@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from agent import plugins
 from agent.clock import NS_PER_S, ManualClock
@@ -17,6 +16,7 @@ from agent.errors import ConfigError, EndOfStream
 from agent.stream.change import Fingerprint, fingerprint
 from agent.types import Array, StreamInfo, Window
 from tools.bench_common import add_json_option, machine, make_table, print_machine, write_json
+from tools.output import report_console
 
 __all__ = ["add_parser"]
 
@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(args: argparse.Namespace) -> int:
-    console = Console()
+    console = report_console()
     pictures = list(_pictures(args.log))
     if len(pictures) < 2:
         raise ConfigError(f"--log: {args.log} has {len(pictures)} pictures 5 s apart, expected 2")

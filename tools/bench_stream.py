@@ -35,6 +35,7 @@ from tools.bench_common import (
     running_agent,
     write_json,
 )
+from tools.output import report_console
 
 __all__ = ["add_parser"]
 
@@ -79,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
         open_space(str(args.folder.absolute()), RuntimeOptions(precision=args.precision)).close()
     elif args.precision:
         raise ConfigError(f"--precision: got {args.precision!r}, expected it with --folder")
-    console = Console()
+    console = report_console()
     figures: dict[str, Any] = {"machine": machine(), "seconds": args.seconds, "runs": {}}
     print_machine(figures["machine"], console)
     with tempfile.TemporaryDirectory() as temporary:

@@ -44,6 +44,7 @@ from encoders.imagebind.folder import (
     dims_of,
 )
 from tools.export_inputs import Material, gather
+from tools.output import report_console
 
 if TYPE_CHECKING:
     from encoders.imagebind.checkpoint import Checkpoint
@@ -264,7 +265,7 @@ def _print_report(report: Report) -> None:
                 f"{check.inputs} of {check.material}",
                 f"{check.seconds:.1f}",
             )
-    Console().print(table)
+    report_console().print(table)
 
 
 if __name__ == "__main__":

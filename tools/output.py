@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""What tools give: files that are whole or not there, and tables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from rich.console import Console
+
 from agent.errors import ConfigError
 
-__all__ = ["open_atomic"]
+__all__ = ["open_atomic", "report_console"]
+
+WIDTH = 120  # of a file or a pipe that a table is written to
 
 
 @contextmanager
@@ -36,6 +40,12 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         if isinstance(exc, OSError) and exc.filename is None:  # a write; an open names its file
             raise _cannot(path, exc) from exc
         raise
+
+
+def report_console() -> Console:
+    """Standard output; what is no terminal is taken to be wide, or rich would cut tables at 80."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def _cannot(path: Path, exc: OSError) -> ConfigError:
