@@ -12,6 +12,7 @@ import numpy as np
 from agent.errors import EncodeFailed, ModelMismatch
 from agent.types import Array
 from encoders.manifest import TowerContext, TowerSettings, checked_path
+from encoders.memory import give_back
 from encoders.preprocess.base import Float32Array
 from encoders.providers import make_session, runtime_errors
 
@@ -64,6 +65,7 @@ class GraphTower(ABC):
             # The first run allocates and, on some providers, compiles: better now than in the
             # first event's latency.
             self._run(session, example)
+            give_back()
             self._session = session
 
     def close(self) -> None:
