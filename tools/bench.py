@@ -11,14 +11,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent.cli import run_command
-from tools import (
-    bench_gate,
-    bench_imagebind,
-    bench_live,
-    bench_senses,
-    bench_still,
-    bench_stream,
-)
+from tools.benches import gate, imagebind, live, senses, still, stream
 
 __all__ = ["main"]
 
@@ -31,14 +24,7 @@ examples:
   python -m tools.bench imagebind --folder models/imagebind --towers image,audio
 """
 
-BENCHMARKS = (
-    bench_live,
-    bench_stream,
-    bench_senses,
-    bench_gate,
-    bench_still,
-    bench_imagebind,
-)
+BENCHMARKS = (live, stream, senses, gate, still, imagebind)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

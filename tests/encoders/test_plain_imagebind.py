@@ -16,8 +16,8 @@ from PIL import Image
 from encoders.imagebind.checkpoint import open_checkpoint
 from encoders.imagebind.dims import HUGE, TOWERS
 from tests.encoders.imagebind_golden import Golden
-from tools.bench_imagebind_figures import gflop
-from tools.plain_imagebind import plain_forward, plain_log_mel, plain_picture
+from tools.benches.imagebind_figures import gflop
+from tools.benches.plain_imagebind import plain_forward, plain_log_mel, plain_picture
 
 # GFLOP of one item at the published size, by torch's own counter.
 COUNTED = {"vision": 335.0, "text": 47.1, "audio": 40.9, "thermal": 35.0, "depth": 9.1, "imu": 10.3}

@@ -1,4 +1,4 @@
-"""One variant of `bench imagebind`, alone in a process: python -m tools.bench_worker SPEC
+"""One variant of `bench imagebind`, alone in a process: python -m tools.benches.worker SPEC
 
 Runtimes that share a process slow each other down, and a process has one peak of memory. Over
 stdin and stdout, a JSON line each: it says when it is ready, then times one case at a time as it
@@ -20,7 +20,7 @@ import psutil
 from agent.cli import run_command
 from agent.clock import SystemClock, to_s
 from agent.types import Array
-from tools.bench_variants import VARIANTS
+from tools.benches.variants import VARIANTS
 from tools.npz import write_npz
 
 __all__ = ["main"]

@@ -26,7 +26,7 @@ from agent.wire import Health
 from encoders.manifest import MANIFEST_NAME, convert, read_entry
 from encoders.registry import find_plugin
 from encoders.space import open_space
-from tools.bench_common import (
+from tools.benches.common import (
     add_json_option,
     cores,
     machine,

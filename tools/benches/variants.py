@@ -1,6 +1,6 @@
 """The variants that `bench imagebind` compares: each a set of cases, made once and run often.
 
-A function a variant, called in a process of its own (tools/bench_worker.py) with what the parent
+A function a variant, called in a process of its own (tools/benches/worker.py) with what the parent
 wants and the arrays it made; those that stand for the running agent never import torch.
 """
 
@@ -50,7 +50,7 @@ ENTRY_POINTS = "sensebind.encoders"
 def _plain(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
     import torch
 
-    from tools.plain_imagebind import plain_forward
+    from tools.benches.plain_imagebind import plain_forward
 
     torch.set_num_threads(spec["threads"])
     tower, (tensors, dims) = spec["tower"], _weights(spec)
@@ -195,7 +195,7 @@ def _window(sense: str, data: Array, start_ns: int = 0, live: bool = False) -> W
 def _plain_picture(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
     import torch
 
-    from tools.plain_imagebind import plain_picture
+    from tools.benches.plain_imagebind import plain_picture
 
     torch.set_num_threads(1)  # so little work takes longer when it is shared
     frame = inputs["window"][0]
@@ -218,7 +218,7 @@ def _picture(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
 def _plain_log_mel(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
     import torch
 
-    from tools.plain_imagebind import plain_log_mel
+    from tools.benches.plain_imagebind import plain_log_mel
 
     torch.set_num_threads(1)  # so little work takes longer when it is shared
     clip = torch.from_numpy(inputs["sound"][:CLIP_TICKS])

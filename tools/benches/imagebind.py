@@ -22,10 +22,10 @@ from encoders.imagebind.dims import CONTEXT, HUGE, Dims, TowerDims
 from encoders.imagebind.entries import SENSES, sense_rows, tower_entry
 from encoders.imagebind.folder import REPORT_NAME, Report, Source
 from encoders.manifest import convert, read_manifest
-from tools.bench_common import add_json_option, cores, machine, print_machine, write_json
-from tools.bench_imagebind_figures import figures_of, gflop, judge, peak_gflops, print_all
-from tools.bench_rounds import Group, measure
-from tools.bench_variants import BATCHES, CLIP_TICKS, HOP_TICKS, IMU_HZ
+from tools.benches.common import add_json_option, cores, machine, print_machine, write_json
+from tools.benches.imagebind_figures import figures_of, gflop, judge, peak_gflops, print_all
+from tools.benches.rounds import Group, measure
+from tools.benches.variants import BATCHES, CLIP_TICKS, HOP_TICKS, IMU_HZ
 from tools.export_inputs import gather
 from tools.output import report_console
 

@@ -27,7 +27,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 @dataclass(frozen=True)
 class Group:
     """Variants that do the same work, by name, and what they are given. The first is the
-    yardstick. A variant is what tools.bench_worker is told to make.
+    yardstick. A variant is what tools.benches.worker is told to make.
     """
 
     name: str
@@ -111,7 +111,7 @@ class _Worker:
 
 @contextmanager
 def _worker(name: str, spec: Mapping[str, Any]) -> Iterator[_Worker]:
-    command: Sequence[str] = [sys.executable, "-m", "tools.bench_worker", json.dumps(spec)]
+    command: Sequence[str] = [sys.executable, "-m", "tools.benches.worker", json.dumps(spec)]
     environment = dict.fromkeys(THREAD_VARIABLES, str(spec["threads"]))
     with subprocess.Popen(
         command,

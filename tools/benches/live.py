@@ -17,7 +17,7 @@ from agent.extras import needs_extra
 from agent.publish.client import Subscriber
 from agent.types import Array
 from agent.wire import Event, Health, SensorStatus
-from tools.bench_common import (
+from tools.benches.common import (
     add_json_option,
     machine,
     make_table,

@@ -15,7 +15,7 @@ from agent.config_file import convert_section
 from agent.errors import ConfigError, EndOfStream
 from agent.stream.change import Fingerprint, fingerprint
 from agent.types import Array, StreamInfo, Window
-from tools.bench_common import add_json_option, machine, make_table, print_machine, write_json
+from tools.benches.common import add_json_option, machine, make_table, print_machine, write_json
 from tools.output import report_console
 
 __all__ = ["add_parser"]

@@ -17,7 +17,7 @@ from agent.errors import ConfigError
 from agent.replay import ReplayOptions, replay
 from agent.types import Embedding
 from agent.wire import Event
-from tools.bench_common import add_json_option, machine, make_table, print_machine, write_json
+from tools.benches.common import add_json_option, machine, make_table, print_machine, write_json
 from tools.output import report_console
 
 __all__ = ["add_parser"]

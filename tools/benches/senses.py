@@ -23,7 +23,7 @@ from agent.supervise import ThreadGroup
 from agent.types import Array, Sample, StreamInfo
 from agent.wire import EmbeddingMessage, Health, StreamHealth
 from encoders.space import open_space
-from tools.bench_common import (
+from tools.benches.common import (
     add_json_option,
     cores,
     machine,

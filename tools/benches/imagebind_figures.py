@@ -12,9 +12,9 @@ from rich.console import Console
 
 from agent.types import Array
 from encoders.imagebind.dims import GEOMETRY, MLP_RATIO, TowerDims
-from tools.bench_common import make_table
-from tools.bench_rounds import Measured
-from tools.bench_variants import BATCHES
+from tools.benches.common import make_table
+from tools.benches.rounds import Measured
+from tools.benches.variants import BATCHES
 
 __all__ = ["TARGETS", "Target", "figures_of", "gflop", "judge", "peak_gflops", "print_all"]
 
@@ -190,9 +190,7 @@ def print_all(figures: Mapping[str, Any], console: Console) -> None:
             target["name"],
             f"{target['ratio_found']:.2f} of {target['ratio']:g}",
             f"{target['cosine_found']:.6f} of {target['cosine']:g}",
-            f"{target['rss_mb_found']:.0f} of {target['rss_mb']:.0f}"
-            if target["rss_mb"]
-            else "",
+            f"{target['rss_mb_found']:.0f} of {target['rss_mb']:.0f}" if target["rss_mb"] else "",
             "reached" if target["reached"] else "missed",
         ]
         for target in figures["targets"]
