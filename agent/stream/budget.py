@@ -9,12 +9,13 @@ from typing import Literal
 
 from agent.clock import NS_PER_S
 
-__all__ = ["Budget", "HopReason"]
+__all__ = ["GRACE_NS", "Budget", "HopReason"]
 
 HopReason = Literal["", "max_hz", "max_duty"]
 
 SPAN_NS = 60 * NS_PER_S  # of the duty that is told
 WEIGHT = 0.2  # of the newest run in the running mean of the cost of a window
+GRACE_NS = NS_PER_S // 10  # of lateness that a run makes up for
 HEADROOM = 1.25  # how much dearer windows may get before a shorter hop would be too short again
 
 
@@ -24,8 +25,9 @@ class Budget:
     `max_hz` sets the least factor at once. `max_duty` raises it as soon as a running mean of the
     seconds a window takes asks for it, and lowers it only where the mean leaves a headroom, so
     that it does not flap. Besides, after a run of c seconds the next one may start c / max_duty
-    seconds after its start at the earliest (`ready_ns`): so over any stretch of time the tower is
-    busy for at most max_duty of it and one run more, however wrong the mean is.
+    seconds after its start at the earliest (`ready_ns`), less up to a tenth of a second that it
+    started late: so over any stretch of time the tower is busy for at most max_duty of it and that
+    tenth, and one run more, however wrong the mean is.
 
     `spent` and what it sets belong to the lane's thread; `duty` is for any.
     """
@@ -65,7 +67,10 @@ class Budget:
         if self._max_duty is None:
             return
         busy_ns = ended_ns - started_ns
-        self.ready_ns = started_ns + math.ceil(busy_ns / self._max_duty)
+        # From when it was ready, and not from when it started: starting a poll late each time
+        # would add up until a hop is passed over.
+        since_ns = max(self.ready_ns, started_ns - GRACE_NS)
+        self.ready_ns = since_ns + math.ceil(busy_ns / self._max_duty)
         before = busy_ns / windows if self._window_ns is None else self._window_ns
         self._window_ns = before + WEIGHT * (busy_ns / windows - before)
         hops = streams * self._window_ns / (self._max_duty * self._hop_ns)

@@ -39,7 +39,7 @@ PINNED = {
     "agent.match.queries": ["Query", "QuerySet"],
     "agent.redact": ["is_url", "redact", "redact_text"],
     "agent.plugins": ["find", "list_spaces", "load", "open_space"],
-    "agent.stream.budget": ["Budget", "HopReason"],
+    "agent.stream.budget": ["GRACE_NS", "Budget", "HopReason"],
     "agent.stream.change": ["Change", "Fingerprint", "fingerprint"],
     "agent.stream.clips": ["Clips"],
     "agent.stream.clocksync": ["ClockEstimate", "ClockSync"],
