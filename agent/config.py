@@ -93,7 +93,9 @@ class DriverConfig(Settings, frozen=True, kw_only=True):
     required: a source that cannot be opened at start ends the agent (exit 2); where false it is
     tried again with back-off. read_timeout_s, timeouts: so many silent reads in a row count as
     lost. stale_s: silence after which a stream is degraded. frozen_s: how long a frame may repeat
-    bit for bit before the stream is stale (None: not checked; recordings do repeat frames).
+    bit for bit before the stream is stale (null: not checked; recordings do repeat frames).
+    isolate: run it in a process of its own, so that a crash or hang of its SDK costs its streams
+    alone. A kind may have other defaults of its own for these.
     """
 
     kind: str
@@ -105,6 +107,7 @@ class DriverConfig(Settings, frozen=True, kw_only=True):
     backoff_min_s: Positive = 0.5
     backoff_max_s: Positive = 10.0
     buffer_s: Positive = 1.0
+    isolate: bool = False
 
 
 class GateConfig(Settings, frozen=True, kw_only=True):

@@ -169,6 +169,7 @@ def _driver(name: str, raw: dict[str, Any], source: _Source) -> DriverEntry:
         plugin = plugins.load("drivers", config.kind)
     except ConfigError as exc:
         raise source.error((*place, "kind"), str(exc).removeprefix("kind: ")) from exc
+    config = _convert(getattr(plugin, "defaults", {}) | common, DriverConfig, place, source)
     settings = _convert(raw, plugin.Config, place, source, also=DriverConfig.__struct_fields__)
     return DriverEntry(name, config, plugin, settings)
 

@@ -5,14 +5,34 @@ Each has a conformance suite in tests/contracts that a plug-in's own tests subcl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from agent.types import Array, Embedding, Sample, StreamInfo, Window, WindowSpec
 
-__all__ = ["Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder"]
+__all__ = ["Device", "Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that a kind of driver could open, as it is connected now.
+
+    kind: of the driver. name: model, for people. identity: what tells it from every other, as
+    "serial:1234", "by-id:usb-...", "by-path:pci-...", "address:10.0.0.7" or "name:...". by_port:
+    the identity is only that of the port it is plugged into, as it has no serial number. settings:
+    the fields of the driver's Config that open this one. modes: what it can give, for people.
+    problem: "", or one line: why it cannot be used, and what to install, join or change.
+    """
+
+    kind: str
+    name: str
+    identity: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    by_port: bool = False
+    modes: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class Driver(Protocol):
@@ -21,6 +41,11 @@ class Driver(Protocol):
     A driver module sets `PLUGIN` to its class. The class has `Config`, a Settings subclass with
     the driver's own fields, and is built as `PLUGIN(name, config, clock)`, which opens nothing.
     SDKs are imported in `connect`, inside `needs_extra`, so that a config is checked without them.
+
+    It may have two more: `defaults`, the values of agent.config.DriverConfig that suit its kind
+    where a config is silent; and `discover() -> Sequence[Device]`, a static method that looks for
+    what is connected, within about two seconds and without disturbing a device in use. It raises
+    ConfigError where its package is missing, and tells of a device's own trouble in `problem`.
     """
 
     @property

@@ -28,6 +28,7 @@ __all__ = [
     "NAME_PATTERN",
     "Array",
     "Embedding",
+    "Extrinsics",
     "Int64Array",
     "Intrinsics",
     "Sample",
@@ -70,7 +71,11 @@ def read_only(array: Array) -> Array:
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """A pinhole camera: focal lengths and centre in pixels of a `width` x `height` image."""
+    """A pinhole camera: focal lengths and centre in pixels of a `width` x `height` image.
+
+    distortion: the lens model by the name its SDK gives it ("brown_conrady"), "" for none or not
+    known; coefficients: its own, in the SDK's order.
+    """
 
     width: int
     height: int
@@ -78,6 +83,20 @@ class Intrinsics:
     fy: float
     cx: float
     cy: float
+    distortion: str = ""
+    coefficients: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Extrinsics:
+    """Where a sensor sits: p_parent = rotation @ p_sensor + translation_mm, points in mm.
+
+    parent: the `frame_id` of the frame it is told in. rotation: 3 x 3, by rows.
+    """
+
+    parent: str
+    rotation: tuple[float, float, float, float, float, float, float, float, float]
+    translation_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -87,7 +106,8 @@ class StreamInfo:
     name: `[a-z0-9_]+`, unique in the agent. dtype, shape: of ONE tick. rate_hz: nominal ticks a
     second, None where ticks are irregular. unit: see the module docstring. clock: "host" when
     the driver stamps `t_ns` itself, "device" when the agent maps `device_t_ns` to its own clock.
-    topic: the source's own name for it (a log topic, a track, a device path).
+    clock_domain: what the device's stamps count, in its SDK's words. topic: the source's own name
+    for it (a log topic, a track, a device path).
     """
 
     name: str
@@ -101,6 +121,8 @@ class StreamInfo:
     topic: str = ""
     channels: tuple[str, ...] = ()
     intrinsics: Intrinsics | None = None
+    extrinsics: Extrinsics | None = None
+    clock_domain: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "stream name")
