@@ -1,0 +1,54 @@
+"""A serial device that can be unplugged: a pseudo-terminal behind a link, as udev makes one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import tty
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["SerialDevice"]
+
+
+class SerialDevice:
+    """`path` is there while plugged in; sends `message(0)`, `message(1)`, ... at `rate_hz`."""
+
+    def __init__(self, path: Path, message: Callable[[int], bytes], rate_hz: float) -> None:
+        self.path, self._message, self._rate_hz = path, message, rate_hz
+        self.sent_ns: list[int] = []
+        """time.monotonic_ns() of each message."""
+        self._thread: threading.Thread | None = None
+
+    def plug(self) -> None:
+        """Begin to send, from message 0 on."""
+        self._master, slave = os.openpty()
+        tty.setraw(slave)
+        os.set_blocking(self._master, False)
+        self.path.symlink_to(os.ttyname(slave))
+        self._slave = slave
+        self._stop = threading.Event()
+        self.sent_ns = []
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+
+    def unplug(self) -> None:
+        """Gone, also for who has it open. Idempotent."""
+        if self._thread is None:
+            return
+        self._stop.set()
+        self._thread.join()
+        self._thread = None
+        self.path.unlink()
+        os.close(self._slave)
+        os.close(self._master)
+
+    def _send(self) -> None:
+        start, number = time.monotonic(), 0
+        while not self._stop.wait(max(0.0, start + number / self._rate_hz - time.monotonic())):
+            with suppress(BlockingIOError):  # nobody reads: a serial line does not wait either
+                os.write(self._master, self._message(number))
+            self.sent_ns.append(time.monotonic_ns())
+            number += 1
