@@ -74,4 +74,5 @@ class Reporter:
             clock_offset_ns=guess.offset_ns if guess else None,
             clock_drift_ppm=round(guess.drift * 1e6, 3) if guess else None,
             clock_uncertainty_ns=guess.uncertainty_ns if guess else None,
+            clock_steps=state.clock.steps if state.clock else None,
         )

@@ -185,7 +185,8 @@ class SensorStatus(WireStruct, frozen=True, kw_only=True):
 
 
 class StreamHealth(WireStruct, frozen=True, kw_only=True):
-    """Counters since start, in ticks. clock_offset_ns etc.: the device's clock to the agent's.
+    """Counters since start, in ticks. clock_offset_ns etc.: the device's clock to the agent's;
+    clock_steps: how often it was set while connected, after each of which it is learnt anew.
 
     windows: that were encoded; reused: that were not, as nothing had changed.
 
@@ -214,6 +215,7 @@ class StreamHealth(WireStruct, frozen=True, kw_only=True):
     clock_offset_ns: int | None = None
     clock_drift_ppm: float | None = None
     clock_uncertainty_ns: int | None = None
+    clock_steps: int | None = None
 
 
 class HopLatency(WireStruct, frozen=True, kw_only=True):

@@ -88,7 +88,10 @@ class Pump:
                 known = self.streams[name] = StreamState(info, since_ns=self._clock.now_ns())
             else:
                 known.reconnects += 1
-            known.clock = ClockSync() if info.clock == "device" else None
+            if known.clock is not None:
+                known.clock.reset()  # it may have been off, or set, meanwhile
+            elif info.clock == "device":
+                known.clock = ClockSync()
             known.next_seq = None  # a reconnected device counts from anew
             known.last_tick = None
             self._set(known, "online", "")
