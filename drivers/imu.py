@@ -10,7 +10,6 @@ the newest of a read at that moment, those before it earlier by the nominal rate
 
 from __future__ import annotations
 
-import errno
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +20,10 @@ import numpy as np
 from msgspec import Meta
 
 from agent.clock import NS_PER_S, Clock, from_s
-from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
+from agent.errors import DeviceLost, DeviceNotFound, ReadTimeout
 from agent.extras import needs_extra
 from agent.types import Int64Array, Sample, Settings, StreamInfo
+from drivers._serial_ports import one_line, open_port, resolve
 from drivers.imu_protocols import (
     Bno08xRvc,
     CsvLines,
@@ -128,8 +128,8 @@ class ImuDriver:
             import serial
 
         decoder = self._config.decoder()
-        path = self._find()
-        port = self._open(path, self._config.baud or decoder.baud)
+        path = resolve(self._config.port, self._label)
+        port = open_port(path, self._config.baud or decoder.baud, self._label)
         try:
             readings, arrival_ns = self._receive(port, decoder, self._config.open_timeout_s)
         except (ReadTimeout, serial.SerialException, OSError) as exc:
@@ -168,7 +168,7 @@ class ImuDriver:
         try:
             readings, arrival_ns = self._receive(run.port, run.decoder, timeout_s)
         except (serial.SerialException, OSError) as exc:
-            raise DeviceLost(f"{self._label}: is gone: {_one_line(exc)}") from exc
+            raise DeviceLost(f"{self._label}: is gone: {one_line(exc)}") from exc
         samples = self._samples(run, readings, arrival_ns)
         if not samples:
             raise ReadTimeout(f"{self._label}: {len(readings)} readings, none of use")
@@ -179,45 +179,6 @@ class ImuDriver:
         run, self._run = self._run, None
         if run is not None:
             run.port.close()
-
-    def _find(self) -> str:
-        """The path of the port that the config names."""
-        wanted = self._config.port
-        if wanted != "auto" and not wanted.startswith("usb:"):
-            return wanted
-        from serial.tools import list_ports
-
-        ports = [p for p in list_ports.comports() if p.vid is not None]
-        if wanted != "auto":
-            ports = [p for p in ports if p.serial_number == wanted.removeprefix("usb:")]
-        if len(ports) == 1:
-            return str(ports[0].device)
-        found = ", ".join(
-            f"{p.device} (serial {p.serial_number or 'none'}, {p.description})"
-            for p in sorted(ports)
-        )
-        if not ports:
-            raise DeviceNotFound(f"{self._label}: there is no such USB serial port")
-        raise DeviceNotFound(
-            f"{self._label}: names no one port of: {found}; name one by its path under "
-            "/dev/serial/by-id or by-path"
-        )
-
-    def _open(self, path: str, baud: int) -> serial.Serial:
-        import serial
-
-        try:
-            return serial.Serial(path, baud, exclusive=True)
-        except (serial.SerialException, ValueError) as exc:
-            code = getattr(exc, "errno", None)
-            if code in (errno.EBUSY, errno.EWOULDBLOCK):
-                raise DeviceBusy(f"{self._label}: {path} is in use by another program") from exc
-            reason = _one_line(exc)
-            if code in (errno.EACCES, errno.EPERM):
-                reason = "not allowed; join its group: sudo usermod -aG dialout $USER"
-            elif code == errno.ENOENT:
-                reason = "there is no such port"
-            raise DeviceNotFound(f"{self._label}: {path} cannot be opened ({reason})") from exc
 
     def _receive(
         self, port: serial.Serial, decoder: Decoder, timeout_s: float
@@ -305,10 +266,6 @@ class ImuDriver:
             turn = (raw_ns - last + modulo // 2) % modulo - modulo // 2
             run.device_ns = last + turn
         return run.device_ns
-
-
-def _one_line(exc: Exception) -> str:
-    return " ".join(str(exc).split())
 
 
 PLUGIN = ImuDriver

@@ -17,6 +17,8 @@ from agent.clock import Clock, ManualClock, SystemClock
 from agent.contracts import Driver
 from agent.errors import ConfigError, DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.types import Sample
+from drivers import imu
+from drivers._serial_ports import open_port
 from drivers.imu import PLUGIN, ImuConfig, ImuDriver
 from tests.contracts.driver_contract import START_NS, DriverContract, read_all
 from tests.fakes.imu_messages import MESSAGES, expected, rvc, xsens
@@ -70,15 +72,16 @@ def line(tmp_path: Path) -> Iterator[tuple[Path, int]]:
 
 def connected(driver: ImuDriver, fd: int, first: bytes) -> list[Sample]:
     """Connect, with `first` sent once the port is open, and what it holds."""
-    opened = driver._open
 
-    def open_and_send(path: str, baud: int) -> Any:
-        port = opened(path, baud)
+    def open_and_send(*args: Any) -> Any:
+        port = open_port(*args)
         os.write(fd, first)
         return port
 
-    driver._open = open_and_send  # the moment can be hit no other way
-    driver.connect()
+    with pytest.MonkeyPatch.context() as patch:
+        # To open it throws away what is there, so the moment can be hit no other way.
+        patch.setattr(imu, "open_port", open_and_send)
+        driver.connect()
     return list(driver.read(1))
 
 
