@@ -49,11 +49,21 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """CLOCK_MONOTONIC, shifted once to UTC at birth."""
+    """CLOCK_MONOTONIC, shifted once to UTC at birth.
+
+    anchor: the `anchor` of another process's clock; then both give the same stamps, as
+    CLOCK_MONOTONIC is one for the whole machine.
+    """
 
     replay = False
 
-    def __init__(self) -> None:
+    def __init__(self, anchor: tuple[int, int] | None = None) -> None:
+        self.anchor = anchor or self._read_anchor()
+        self.uncertainty_ns, self._anchor_ns = self.anchor
+
+    @staticmethod
+    def _read_anchor() -> tuple[int, int]:
+        """(uncertainty, UTC minus CLOCK_MONOTONIC), in ns."""
         # The anchor is the tightest of a few readings: a preemption between the two clock
         # reads would otherwise become a constant error of every stamp's UTC meaning.
         best = None
@@ -64,7 +74,7 @@ class SystemClock:
             if best is None or after - before < best[0]:
                 best = (after - before, utc - (before + after) // 2)
         assert best is not None
-        self.uncertainty_ns, self._anchor_ns = best
+        return best
 
     def now_ns(self) -> int:
         return time.monotonic_ns() + self._anchor_ns

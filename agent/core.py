@@ -9,6 +9,7 @@ from agent import plugins
 from agent.clock import NS_PER_S, Clock, to_s
 from agent.config import Config, QueryConfig
 from agent.errors import ConfigError, EncodeFailed
+from agent.isolate import make_driver
 from agent.match.matcher import EventContext, Matcher
 from agent.match.queries import QuerySet
 from agent.stream.lane import Lane
@@ -55,8 +56,7 @@ class Core:
                     f"{', '.join(self.space.modalities)}"
                 )
         self.pumps = [
-            Pump(d.name, d.plugin(d.name, d.settings, clock), d.config, clock, on_state)
-            for d in config.drivers
+            Pump(d.name, make_driver(d, clock), d.config, clock, on_state) for d in config.drivers
         ]
         self.turns = Turns(file.space.slots or slots_for(file.space.threads), clock)
         self.lanes: dict[str, Lane] = {}

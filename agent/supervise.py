@@ -1,10 +1,18 @@
-"""The only module that starts threads: a group that lives and dies together."""
+"""The only module of the agent that starts threads and processes.
+
+Threads live and die together in a ThreadGroup; a ChildProcess is one module in an interpreter of
+its own.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 
 if sys.version_info < (3, 11):
@@ -12,7 +20,7 @@ if sys.version_info < (3, 11):
 
 from agent.errors import AgentError
 
-__all__ = ["ThreadGroup"]
+__all__ = ["ChildProcess", "ThreadGroup"]
 
 
 class ThreadGroup:
@@ -79,3 +87,54 @@ class ThreadGroup:
 
 def _exceptions(errors: list[BaseException]) -> list[Exception]:
     return [e if isinstance(e, Exception) else AgentError(repr(e)) for e in errors]
+
+
+class ChildProcess:
+    """`python -m module args` in a session of its own, so that Ctrl-C does not reach it.
+
+    fds: of this process, to be inherited under the same numbers. output: file descriptor of its
+    stdout and stderr together, non-blocking, at its end once the child and all it started are
+    gone. `close` has to be called.
+    """
+
+    def __init__(self, module: str, args: Sequence[str], fds: Sequence[int]) -> None:
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        # A driver does no linear algebra: OpenBLAS would start a thread for each core.
+        env = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=fds,
+            start_new_session=True,
+            env=env,
+        )
+        assert self._process.stdout is not None
+        self.output = self._process.stdout.fileno()
+        os.set_blocking(self.output, False)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Its exit code, minus the signal's number where one killed it; None while it runs."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Kill it and all that it started, where they still run. Idempotent.
+
+        Raises AgentError where it outlives SIGKILL, as it does inside a hung system call.
+        """
+        assert self._process.stdout is not None
+        if self._process.stdout.closed:
+            return  # by now its number may be another process's
+        self._process.stdout.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if self.wait(timeout_s) is None:
+            raise AgentError(f"process {self.pid} does not end: it hangs in a system call")

@@ -32,6 +32,7 @@ PINNED = {
     ],
     "agent.explain": ["Place", "explain"],
     "agent.extras": ["needs_extra"],
+    "agent.isolate": ["IsolatedDriver", "hang_s", "make_driver"],
     "agent.match.calibration": ["Null", "logistic"],
     "agent.match.fusion": ["Fusion"],
     "agent.match.gate": ["Gate", "Transition"],
@@ -48,12 +49,12 @@ PINNED = {
     "agent.stream.ring": ["Ring"],
     "agent.stream.turns": ["LONG_RATIO", "Turns", "slots_for"],
     "agent.stream.windows": ["WindowCounts", "Windows"],
-    "agent.supervise": ["ThreadGroup"],
+    "agent.supervise": ["ChildProcess", "ThreadGroup"],
     "agent.types": [
-        "NAME_PATTERN", "Array", "Embedding", "Int64Array", "Intrinsics", "Sample", "Settings",
+        "NAME_PATTERN", "Array", "Embedding", "Extrinsics", "Int64Array", "Intrinsics", "Sample", "Settings",
         "StreamInfo", "Window", "WindowSpec", "check_name", "read_only", "slug",
     ],
-    "agent.contracts": ["Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder"],
+    "agent.contracts": ["Device", "Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder"],
     "agent.wire": [
         "VERSION", "Attachment", "ClockState", "EmbeddingMessage", "Event", "Evidence", "Health",
         "HopLatency", "Latency", "Model", "Preview", "QueryRef", "Reply", "Request",
