@@ -1,4 +1,4 @@
-"""Driver `camera`: a camera by its index, device path or URL, through OpenCV.
+"""Driver `camera`: a camera under /dev, at a URL or behind a GStreamer pipeline, through OpenCV.
 
 One stream, named as the driver: uint8 RGB (height, width, 3). A picture is stamped on the agent's
 clock as soon as OpenCV has it, before it is converted: OpenCV's own times cannot be trusted (for
@@ -10,28 +10,37 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 
-from agent.clock import Clock
+from agent.clock import Clock, from_s
+from agent.contracts import Device
 from agent.errors import BadData, DeviceLost, DeviceNotFound
-from agent.extras import needs_extra
-from agent.redact import is_url, redact
-from agent.types import Array, Sample, Settings, StreamInfo
+from agent.redact import is_url
+from agent.types import Array, Intrinsics, Sample, Settings, StreamInfo
+from drivers._camera_devices import find_cameras, only_camera
+from drivers._camera_source import (
+    is_pipeline,
+    open_device,
+    open_pipeline,
+    open_url,
+    prepare_cv2,
+    shown,
+)
 
 if TYPE_CHECKING:
     import cv2
 
-__all__ = ["PLUGIN", "CameraConfig", "CameraDriver"]
+__all__ = ["PLUGIN", "CameraConfig", "CameraDriver", "LensConfig"]
 
 logger = logging.getLogger(__name__)
 
-DEVICE = re.compile(r"\d+|/dev/.+|(rtsp|http)s?://.+")
+DEVICE = re.compile(r"auto|\d+|/dev/.+|(rtsp|http)s?://.+|[a-z]\w* .*! *appsink\b[^!]*", re.DOTALL)
 # 29.97 is what a camera that is asked for 30 may say.
 RATE_TOLERANCE = 0.01
 
@@ -39,31 +48,60 @@ Pixels = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
 
-class CameraConfig(Settings, frozen=True, kw_only=True):
-    """device: an index ("0" is /dev/video0), a path under /dev, or an rtsp or http URL.
+class LensConfig(Settings, frozen=True, kw_only=True):
+    """A calibration, made on pictures of width x height; see agent.types.Intrinsics."""
 
-    width, height in pixels, rate_hz: asked of the device, which may give another; a URL's camera
-    cannot be asked. A difference is a warning in the log; where strict, connect fails.
-    open_timeout_s, read_timeout_s: of a URL; one read() can block for as long. For a device under
-    /dev it is OpenCV's own 10 s.
+    width: Pixels
+    height: Pixels
+    fx: Positive
+    fy: Positive
+    cx: float
+    cy: float
+    distortion: str = ""
+    coefficients: tuple[float, ...] = ()
+
+
+class CameraConfig(Settings, frozen=True, kw_only=True):
+    """device: a path (best one under /dev/v4l/by-id, which stays the same), an index (0 is
+    /dev/video0), "auto" for the only camera there is, an rtsp or http URL, or a GStreamer pipeline
+    that ends in appsink, for an OpenCV that has GStreamer (for CSI cameras on a Jetson).
+
+    width, height in pixels, rate_hz, fourcc ("MJPG"): asked of a device under /dev, which may give
+    others; a URL and a pipeline cannot be asked. A difference is a warning in the log; where
+    strict, connect fails. transport: of RTSP. open_timeout_s: of a URL and a pipeline. silence_s:
+    so long without a picture, and theirs are lost; one read() can block for as long. For a device
+    under /dev it is OpenCV's own 10 s. latency_s: from a picture's capture to its arrival, where
+    it is known, which each stamp is set back by. intrinsics: told of pictures of their size alone.
     """
 
-    device: str
+    device: int | str
     width: Pixels | None = None
     height: Pixels | None = None
     rate_hz: Positive | None = None
+    fourcc: Annotated[str, Meta(pattern="^[ -~]{4}$")] | None = None
     strict: bool = False
+    transport: Literal["tcp", "udp"] = "tcp"
     open_timeout_s: Positive = 5.0
-    read_timeout_s: Positive = 2.0
+    silence_s: Positive = 2.0
+    latency_s: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    intrinsics: LensConfig | None = None
 
     def __post_init__(self) -> None:
-        if not DEVICE.fullmatch(self.device):
-            # A URL without its scheme may hold a password.
-            shown = "***" if "@" in self.device else self.device
+        if not DEVICE.fullmatch(self.source):
+            # A URL without its scheme, or a pipeline, may hold a password.
+            hide = "@" in self.source or "!" in self.source
             raise ValueError(
-                f"device: got {shown!r}, expected an index such as 0, a path under /dev, or a URL "
-                "such as rtsp://host/path; a file is read by kind media"
+                f"device: got {'***' if hide else self.source!r}, expected an index such as 0, "
+                "a path under /dev, auto, a URL such as rtsp://host/path, or a GStreamer pipeline "
+                "that ends in appsink; a file is read by kind media"
             )
+        if self.fourcc is not None and (is_pipeline(self.source) or is_url(self.source)):
+            raise ValueError("fourcc: can be asked of a device under /dev only")
+
+    @property
+    def source(self) -> str:
+        """`device` as text."""
+        return str(self.device)
 
 
 @dataclass
@@ -81,12 +119,21 @@ class CameraDriver:
     """See the module docstring. `seq` counts pictures since connect."""
 
     Config = CameraConfig
+    # frozen_s is longer than the usual time between key frames, which differ even where nothing
+    # moves. With the other, a camera that is back is on within 5 s however long it was away.
+    defaults: ClassVar[Mapping[str, Any]] = {"frozen_s": 5.0, "backoff_max_s": 3.0}
 
     def __init__(self, name: str, config: CameraConfig, clock: Clock) -> None:
         self._name, self._config, self._clock = name, config, clock
-        self._label = f"camera {name}: {redact(config.device)}"
+        self._label = f"camera {name}: {shown(config.source)}"
         self._streams: tuple[StreamInfo, ...] = ()
         self._run: _Run | None = None
+
+    @staticmethod
+    def discover() -> Sequence[Device]:
+        """The V4L2 cameras. Raises ConfigError without OpenCV."""
+        prepare_cv2()
+        return find_cameras()
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
@@ -96,8 +143,8 @@ class CameraDriver:
     def connect(self) -> None:
         """Open the camera and take its first picture, which the first read() gives.
 
-        Raises DeviceNotFound (no such device, cannot be opened, no picture, and where `strict`,
-        not as asked for), ConfigError without OpenCV.
+        Raises DeviceNotFound (no such device, or several, cannot be opened, no picture, and where
+        `strict`, not as asked for), ConfigError without OpenCV, or without GStreamer in it.
         """
         self.disconnect()
         capture = self._open()
@@ -119,8 +166,9 @@ class CameraDriver:
     def read(self, timeout_s: float) -> Sequence[Sample]:
         """The next picture; blocks until there is one, for at most the time that Config states.
 
-        Raises BadData for a picture that cannot be decoded, DeviceLost when there are no more
-        and when not connected. Where a URL's pictures change size, OpenCV scales them to the first.
+        Raises BadData for a picture that cannot be decoded, DeviceLost when there are no more,
+        when they change size, and when not connected. Where a URL's pictures change size, OpenCV
+        scales them to the first and does not tell; the size is checked at each connect.
         """
         run = self._run
         if run is None:
@@ -136,6 +184,9 @@ class CameraDriver:
         if picture is None:
             # OpenCV neither reconnects nor goes on after a timeout: it has to be opened anew.
             raise DeviceLost(f"{self._label}: gives no more pictures")
+        if picture[1].shape != run.info.shape:
+            is_now, was = _size(picture[1].shape), _size(run.info.shape)
+            raise DeviceLost(f"{self._label}: pictures are now {is_now}, were {was}")
         return [self._sample(run, *picture)]
 
     def disconnect(self) -> None:
@@ -145,58 +196,54 @@ class CameraDriver:
         self._run = None
 
     def _open(self) -> cv2.VideoCapture:
-        with needs_extra("camera"):
-            import cv2
-        # Its warnings say no more than our errors do, and tear the demo's live table.
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         c = self._config
-        if is_url(c.device):
-            options = {
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(c.open_timeout_s * 1000),
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(c.read_timeout_s * 1000),
-                cv2.CAP_PROP_N_THREADS: 1,  # each further thread of FFmpeg holds back a picture
-            }
-            flat = [number for option in options.items() for number in option]
-            capture = cv2.VideoCapture(c.device, cv2.CAP_FFMPEG, flat)
-            reason = f"refused, no video stream, or silent for {c.open_timeout_s:g} s"
-        else:
-            path = f"/dev/video{c.device}" if c.device.isdecimal() else c.device
-            capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
-            reason = "in use by another program, not allowed, or not a camera"
-            if not Path(path).exists():
-                reason = f"there is no {path}"
-            for prop, asked in (
-                (cv2.CAP_PROP_FRAME_WIDTH, c.width),
-                (cv2.CAP_PROP_FRAME_HEIGHT, c.height),
-                (cv2.CAP_PROP_FPS, c.rate_hz),
-            ):
-                if asked is not None:
-                    capture.set(prop, asked)
-        if not capture.isOpened():
-            raise DeviceNotFound(f"{self._label}: cannot be opened ({reason})")
-        return capture
+        if is_pipeline(c.source):
+            return open_pipeline(c.source, c.open_timeout_s, c.silence_s, self._label)
+        if is_url(c.source):
+            return open_url(c.source, c.transport, c.open_timeout_s, c.silence_s, self._label)
+        path = f"/dev/video{c.source}" if c.source.isdecimal() else c.source
+        if path == "auto":
+            path = only_camera(find_cameras(), self._label)
+        prepare_cv2()
+        import cv2
+
+        asked = {
+            # First, as the sizes and rates that there are depend on it.
+            cv2.CAP_PROP_FOURCC: c.fourcc and float(cv2.VideoWriter.fourcc(*c.fourcc)),
+            cv2.CAP_PROP_FRAME_WIDTH: c.width,
+            cv2.CAP_PROP_FRAME_HEIGHT: c.height,
+            cv2.CAP_PROP_FPS: c.rate_hz,
+        }
+        wanted = {prop: float(value) for prop, value in asked.items() if value}
+        return open_device(path, wanted, self._label)
 
     def _grab(self, capture: cv2.VideoCapture) -> tuple[int, Array] | None:
-        """The next picture, as (t_ns, BGR); None where there is none.
+        """The next picture, as (its arrival in ns, BGR); None where there is none.
 
         Raises BadData where there is one that cannot be decoded.
         """
         if not capture.grab():
             return None
-        t_ns = self._clock.now_ns()
+        arrival_ns = self._clock.now_ns()
         decoded, bgr = capture.retrieve()
-        if not decoded:
+        if not decoded or not bgr.size:
             raise BadData(f"{self._label}: a picture cannot be decoded")
-        return t_ns, bgr
+        return arrival_ns, bgr
 
     def _describe(self, capture: cv2.VideoCapture, bgr: Array) -> StreamInfo:
         """The stream as it is. Raises DeviceNotFound where `strict` and not as asked for."""
         import cv2
 
-        c, (height, width) = self._config, bgr.shape[:2]
+        c = self._config
+        if bgr.ndim != 3 or bgr.shape[2] != 3 or bgr.dtype != np.uint8:
+            raise DeviceNotFound(
+                f"{self._label}: gives {bgr.dtype}{list(bgr.shape)}, expected BGR: end a pipeline "
+                "with  videoconvert ! video/x-raw,format=BGR ! appsink"
+            )
+        height, width = bgr.shape[:2]
         rate_hz = capture.get(cv2.CAP_PROP_FPS)
         # Where a URL does not say its rate, FFmpeg makes one up.
-        known = rate_hz > 0 and not is_url(c.device)
+        known = rate_hz > 0 and not is_url(c.source)
         told = [
             f"{field}: asked {asked}, got {got}"
             for field, asked, got in (("width", c.width, width), ("height", c.height, height))
@@ -204,6 +251,15 @@ class CameraDriver:
         ]
         if c.rate_hz and not (known and math.isclose(c.rate_hz, rate_hz, rel_tol=RATE_TOLERANCE)):
             told.append(f"rate_hz: asked {c.rate_hz:g}, got {rate_hz if known else 'unknown'}")
+        if c.fourcc:
+            code = int(capture.get(cv2.CAP_PROP_FOURCC))
+            got = code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace")
+            if got != c.fourcc:
+                told.append(f"fourcc: asked {c.fourcc}, got {got}")
+        lens = c.intrinsics
+        if lens is not None and (lens.width, lens.height) != (width, height):
+            told.append(f"intrinsics: of {lens.width}x{lens.height}, got {width}x{height}")
+            lens = None
         if told and c.strict:
             raise DeviceNotFound(f"{self._label}: {'; '.join(told)}")
         if told:
@@ -215,18 +271,23 @@ class CameraDriver:
             shape=(height, width, 3),
             rate_hz=rate_hz if known else None,
             unit="rgb8",
-            topic=redact(c.device),
+            topic=shown(c.source),
+            intrinsics=None if lens is None else Intrinsics(**msgspec.structs.asdict(lens)),
         )
 
-    def _sample(self, run: _Run, t_ns: int, bgr: Array) -> Sample:
+    def _sample(self, run: _Run, arrival_ns: int, bgr: Array) -> Sample:
         import cv2
 
         rgb: Array = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         lost, run.lost = run.lost, 0
         seq = run.next_seq + lost
         run.next_seq = seq + 1
-        stamps = np.array([t_ns], np.int64)
+        stamps = np.array([arrival_ns - from_s(self._config.latency_s)], np.int64)
         return Sample(run.info, seq, stamps, self._clock.now_ns(), rgb[np.newaxis], lost=lost)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
 
 
 PLUGIN = CameraDriver
