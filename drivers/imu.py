@@ -3,27 +3,31 @@
 One stream, named as the driver. For most protocols it is modality `imu`: float32 (6,), ax ay az in
 m/s^2, gx gy gz in rad/s. BNO08x UART-RVC sends angles and no angular rate: modality `motion`,
 float32 (6,), yaw pitch roll in rad, ax ay az in m/s^2; no tower for `imu` will take it by mistake.
+With `orientation` there is a second, `<name>_orientation`: see drivers/_imu_orientation.py.
 
 Where the device sends its clock the stream's clock is "device". Else ticks are stamped on arrival:
 the newest of a read at that moment, those before it earlier by the nominal rate.
+
+What is lost is counted where messages are numbered. Bytes that are no part of a sound message are
+told as BadData, once after the read that had them: health shows how often as `bad`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from msgspec import Meta
 
-from agent.clock import NS_PER_S, Clock, from_s
-from agent.errors import DeviceLost, DeviceNotFound, ReadTimeout
+from agent.clock import Clock, from_s
+from agent.contracts import Device
+from agent.errors import BadData, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.extras import needs_extra
-from agent.types import Int64Array, Sample, Settings, StreamInfo
-from drivers._serial_ports import one_line, open_port, resolve
+from agent.types import Sample, Settings, StreamInfo
+from drivers._imu_blocks import ReadingBlocks
+from drivers._imu_orientation import Orientation
+from drivers._serial_ports import SerialPort, find_ports, one_line, open_port, resolve
 from drivers.imu_protocols import (
     Bno08xRvc,
     CsvLines,
@@ -43,16 +47,16 @@ __all__ = ["PLUGIN", "ImuConfig", "ImuDriver"]
 
 BINARY: dict[str, Callable[[], Decoder]] = {
     "bno08x_rvc": Bno08xRvc,
-    "witmotion": WitMotion,
     "xsens": Xsens,
     "vectornav": VectorNav,
 }
 TEXT: dict[str, Callable[[TextFormat], Decoder]] = {"csv": CsvLines, "json": JsonLines}
 
-# No sensor measures as much (m/s^2, rad/s), and float32 holds it.
-MAX_VALUE = 1e6
-# A counter that jumps further has started again: a device was reset, and nothing is known lost.
-MAX_GAP_S = 10.0
+# USB ids that are an MTi's and nothing else's: Linux, drivers/usb/serial/xsens_mt.c and
+# ftdi_sio_ids.h (development board, USB converter). The other makers use anybody's converters.
+XSENS_VID = 0x2639
+XSENS_PIDS = {0x0001, 0x0002, 0x0003, 0x0011, 0x0012, 0x0013, 0x0017, 0x0300, 0x0301}
+FLIR_VID = 0x09CB  # a Boson's control line (usb.ids: FLIR Systems), which is no IMU
 
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -61,56 +65,81 @@ class ImuConfig(Settings, frozen=True, kw_only=True):
     """port: a path (best one under /dev/serial/by-id, which stays the same), "usb:" and the USB
     serial number, or "auto" for the only USB serial port there is.
 
-    protocol: see drivers/imu_protocols. text: the format of csv and json. baud: bits a second;
-    None for what the protocol's devices are delivered with. rate_hz: readings a second as the
-    device is set. open_timeout_s: how long connect waits for the first reading.
+    protocol: see drivers/imu_protocols. text: the format of csv and json. accel_range_g (g),
+    gyro_range_dps (degree/s): full scale of a witmotion sensor that is set to another than it is
+    delivered with. baud: bits a second; None for what the protocol's devices are delivered with.
+    rate_hz: readings a second as the device is set. orientation: give that stream too.
+    open_timeout_s: how long connect waits for the first reading.
     """
 
     port: Annotated[str, Meta(min_length=1)]
     protocol: Literal["bno08x_rvc", "witmotion", "xsens", "vectornav", "csv", "json"]
     text: TextFormat | None = None
+    accel_range_g: Positive | None = None
+    gyro_range_dps: Positive | None = None
     baud: Annotated[int, Meta(ge=1)] | None = None
     rate_hz: Annotated[float, Meta(gt=0, le=10_000)] = 100.0
+    orientation: bool = False
     open_timeout_s: Positive = 2.0
 
     def __post_init__(self) -> None:
         if self.text is not None and self.protocol not in TEXT:
             raise ValueError(f"text: is of protocol csv and json, not of {self.protocol}")
+        if self._ranges() and self.protocol != "witmotion":
+            (name, value), *_ = self._ranges().items()
+            raise ValueError(f"{name}: {value:g} is of protocol witmotion, not of {self.protocol}")
+        if self.orientation and self.protocol == "bno08x_rvc":
+            raise ValueError(
+                "orientation: true needs angular rates; bno08x_rvc sends angles itself"
+            )
 
     def decoder(self) -> Decoder:
         """A new decoder of the protocol."""
         if self.protocol in TEXT:
             return TEXT[self.protocol](self.text or TextFormat())
+        if self.protocol == "witmotion":
+            return WitMotion(**self._ranges())
         return BINARY[self.protocol]()
+
+    def _ranges(self) -> dict[str, float]:
+        given = {"accel_range_g": self.accel_range_g, "gyro_range_dps": self.gyro_range_dps}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass
 class _Run:
-    """What lasts from connect to disconnect. lost: unusable readings since the last good one."""
+    """What lasts from connect to disconnect. bad_bytes: seen; untold: of these, not yet told."""
 
     port: serial.Serial
     decoder: Decoder
-    info: StreamInfo
+    blocks: ReadingBlocks
+    bad_bytes: int
     first: list[Sample] = field(default_factory=list)
-    next_seq: int = 0
-    lost: int = 0
-    last_count: int | None = None
-    device_ns: int | None = None
+    untold: int = 0
 
 
 class ImuDriver:
     """See the module docstring. `seq` counts readings since connect."""
 
     Config = ImuConfig
+    # To try a port again costs nothing, and an IMU that is back is wanted at once.
+    defaults: ClassVar[Mapping[str, Any]] = {"backoff_max_s": 2.0}
 
     def __init__(self, name: str, config: ImuConfig, clock: Clock) -> None:
         self._name, self._config, self._clock = name, config, clock
         self._label = f"imu {name}: {config.port}"
-        self._step_ns = NS_PER_S / config.rate_hz
-        self._max_gap = math.ceil(MAX_GAP_S * config.rate_hz)
         self._newest_ns = 0  # stays over a reconnect: stamps never go back
         self._streams: tuple[StreamInfo, ...] = ()
         self._run: _Run | None = None
+
+    @staticmethod
+    def discover() -> Sequence[Device]:
+        """The USB serial ports that may be an IMU's. What a port's protocol is its USB id seldom
+        tells, and it is not opened: that would reset some microcontrollers.
+        """
+        with needs_extra("imu"):
+            ports = find_ports()
+        return [_device(port) for port in ports if _may_be_imu(port)]
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
@@ -121,14 +150,17 @@ class ImuDriver:
         """Open the port and take the first readings, which the first read() gives.
 
         Raises DeviceNotFound (no such port, not allowed, more than one, nothing of the protocol),
-        DeviceBusy, ConfigError without pyserial.
+        DeviceBusy, ConfigError without pyserial or, where it is asked for, imufusion.
         """
         self.disconnect()
         with needs_extra("imu"):
             import serial
 
+            if self._config.orientation:
+                import imufusion  # noqa: F401 - so that it is missed before the port is open
+
         decoder = self._config.decoder()
-        path = resolve(self._config.port, self._label)
+        path = resolve(self._config.port, self._label, _may_be_imu)
         port = open_port(path, self._config.baud or decoder.baud, self._label)
         try:
             readings, arrival_ns = self._receive(port, decoder, self._config.open_timeout_s)
@@ -147,15 +179,18 @@ class ImuDriver:
             topic=f"serial:{self._config.port}",
             channels=decoder.channels,
         )
-        self._streams = (info,)
-        self._run = run = _Run(port, decoder, info)
+        orientation = Orientation(info) if self._config.orientation else None
+        self._streams = (info,) if orientation is None else (info, orientation.info)
+        blocks = ReadingBlocks(info, self._config.rate_hz, decoder, self._newest_ns, orientation)
+        # The line was cut into somewhere: what came before the first message is no fault.
+        self._run = run = _Run(port, decoder, blocks, decoder.bad_bytes)
         run.first = self._samples(run, readings, arrival_ns)
 
     def read(self, timeout_s: float) -> Sequence[Sample]:
         """What has arrived, at least one reading; a block ends where readings are missing.
 
-        Raises ReadTimeout where none is whole yet, DeviceLost once the port is gone and when not
-        connected.
+        Raises ReadTimeout where none is whole yet, BadData after a read that also had bytes of no
+        use, DeviceLost once the port is gone and when not connected.
         """
         import serial
 
@@ -165,6 +200,9 @@ class ImuDriver:
         if run.first:
             first, run.first = run.first, []
             return first
+        if run.untold:
+            untold, run.untold = run.untold, 0
+            raise BadData(f"{self._label}: {untold} bytes that are no part of a sound message")
         try:
             readings, arrival_ns = self._receive(run.port, run.decoder, timeout_s)
         except (serial.SerialException, OSError) as exc:
@@ -172,6 +210,9 @@ class ImuDriver:
         samples = self._samples(run, readings, arrival_ns)
         if not samples:
             raise ReadTimeout(f"{self._label}: {len(readings)} readings, none of use")
+        # Not before something good has come: noise alone is silence, and counts as lost.
+        run.untold = run.decoder.bad_bytes - run.bad_bytes
+        run.bad_bytes = run.decoder.bad_bytes
         return samples
 
     def disconnect(self) -> None:
@@ -203,69 +244,30 @@ class ImuDriver:
                 )
 
     def _samples(self, run: _Run, readings: list[Reading], arrival_ns: int) -> list[Sample]:
-        """Blocks without gaps; a reading that cannot be is a lost one."""
-        seqs: list[int] = []
-        device: list[int] = []
-        rows: list[tuple[float, ...]] = []
-        starts: list[tuple[int, int]] = []
-        for reading in readings:
-            lost = self._missing(run, reading)
-            on_device = run.info.clock == "device"
-            usable = all(abs(v) <= MAX_VALUE for v in reading.values)
-            if not usable or (reading.device_ns is None) == on_device:
-                run.lost += lost + 1
-                continue
-            lost, run.lost = lost + run.lost, 0
-            run.next_seq += lost
-            if lost or not rows:
-                starts.append((len(rows), lost))
-            seqs.append(run.next_seq)
-            run.next_seq += 1
-            rows.append(reading.values)
-            if reading.device_ns is not None:
-                device.append(self._unwrapped(run, reading.device_ns))
-        if not rows:
-            return []
-        data = np.array(rows, np.float32)
-        t_ns = self._stamps(np.array(seqs, np.int64), arrival_ns)
-        device_t_ns = np.array(device, np.int64) if device else None
-        return [
-            Sample(
-                run.info,
-                seqs[a],
-                t_ns[a:b],
-                arrival_ns,
-                data[a:b],
-                None if device_t_ns is None else device_t_ns[a:b],
-                lost,
-            )
-            for (a, lost), (b, _) in pairwise([*starts, (len(rows), 0)])
-        ]
+        samples = run.blocks.samples(readings, arrival_ns)
+        self._newest_ns = run.blocks.newest_ns
+        return samples
 
-    def _stamps(self, seqs: Int64Array, arrival_ns: int) -> Int64Array:
-        back_ns = np.rint((seqs[-1] - seqs) * self._step_ns).astype(np.int64)
-        t_ns: Int64Array = np.maximum(arrival_ns - back_ns, self._newest_ns)
-        self._newest_ns = int(t_ns[-1])
-        return t_ns
 
-    def _missing(self, run: _Run, reading: Reading) -> int:
-        """Readings between the last one and this, as far as they are numbered."""
-        last, run.last_count = run.last_count, reading.count
-        modulo = run.decoder.count_modulo
-        if last is None or reading.count is None or modulo is None:
-            return 0
-        missing = (reading.count - last - 1) % modulo
-        # The same number again leaves all others missing, as does a counter begun anew.
-        return missing if missing < min(modulo - 1, self._max_gap) else 0
+def _may_be_imu(port: SerialPort) -> bool:
+    return port.vid != FLIR_VID
 
-    def _unwrapped(self, run: _Run, raw_ns: int) -> int:
-        """The device's stamp without its wraps: less than half a turn from the one before."""
-        modulo, last = run.decoder.time_modulo_ns, run.device_ns
-        run.device_ns = raw_ns
-        if last is not None and modulo is not None:
-            turn = (raw_ns - last + modulo // 2) % modulo - modulo // 2
-            run.device_ns = last + turn
-        return run.device_ns
+
+def _device(port: SerialPort) -> Device:
+    settings, problems = {"port": port.setting}, [port.problem] if port.problem else []
+    if port.vid == XSENS_VID and port.pid in XSENS_PIDS:
+        settings["protocol"] = "xsens"
+    else:
+        known = ", ".join((*BINARY, "witmotion", *TEXT))
+        problems.append(f"its USB id does not tell its protocol: set protocol to one of {known}")
+    return Device(
+        kind="imu",
+        name=port.name,
+        identity=port.identity,
+        settings=settings,
+        by_port=port.by_port,
+        problem="; ".join(problems),
+    )
 
 
 PLUGIN = ImuDriver

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from drivers.imu_protocols.base import IMU_CHANNELS, Decoder, FrameDecoder, Reading
+from drivers.imu_protocols.base import (
+    DEGREE,
+    IMU_CHANNELS,
+    STANDARD_GRAVITY,
+    Decoder,
+    FrameDecoder,
+    Reading,
+)
 from drivers.imu_protocols.bno08x_rvc import Bno08xRvc
 from drivers.imu_protocols.text import CsvLines, JsonLines, TextFormat
 from drivers.imu_protocols.vectornav import VectorNav
@@ -10,7 +17,9 @@ from drivers.imu_protocols.witmotion import WitMotion
 from drivers.imu_protocols.xsens import Xsens
 
 __all__ = [
+    "DEGREE",
     "IMU_CHANNELS",
+    "STANDARD_GRAVITY",
     "Bno08xRvc",
     "CsvLines",
     "Decoder",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,14 @@ import pytest
 
 from agent.clock import Clock, ManualClock, SystemClock
 from agent.contracts import Driver
-from agent.errors import ConfigError, DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
+from agent.errors import (
+    BadData,
+    ConfigError,
+    DeviceBusy,
+    DeviceLost,
+    DeviceNotFound,
+    ReadTimeout,
+)
 from agent.types import Sample
 from drivers import imu
 from drivers._serial_ports import open_port
@@ -25,8 +31,6 @@ from tests.fakes.imu_messages import MESSAGES, expected, rvc, xsens
 from tests.fakes.serial_device import SerialDevice
 
 serial = pytest.importorskip("serial", reason="needs pip install 'sensebind[imu]'")
-list_ports = pytest.importorskip("serial.tools.list_ports")
-list_ports_common = pytest.importorskip("serial.tools.list_ports_common")
 
 PROTOCOLS = sorted(MESSAGES)
 MS = 1_000_000
@@ -211,19 +215,33 @@ class TestLost:
         driver.disconnect()
         assert (sample.seq, sample.lost) == (1, 0)
 
-    @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_noise_between_messages_loses_none(self, plug: Plug, protocol: str) -> None:
-        message = MESSAGES[protocol][0]
-        noise = b"\x00?garbage\n"
-        device = plug(lambda n: noise[: n % 10] + b"\n" + message(n), 500)
-        driver = build(device.path, protocol, rate_hz=500)
-        driver.connect()
-        samples = list(read_all(driver, 40))
+    def test_bytes_of_no_use_are_told_once_after_what_is_of_use(
+        self, line: tuple[Path, int]
+    ) -> None:
+        path, fd = line
+        driver = build(path)
+        connected(driver, fd, rvc(0)[5:] + rvc(1))  # cut into, which is no fault
+        os.write(fd, b"noise" + rvc(2))
+        assert len(driver.read(1)) == 1
+        with pytest.raises(BadData, match="5 bytes that are no part of a sound message"):
+            driver.read(1)
+        with pytest.raises(ReadTimeout):
+            driver.read(0.01)
         driver.disconnect()
-        assert sum(map(len, samples)) >= 40
-        assert sum(s.lost for s in samples) == 0
-        for before, after in pairwise(samples):
-            assert after.seq == before.seq + len(before)
+
+    def test_noise_alone_is_silence(self, line: tuple[Path, int]) -> None:
+        path, fd = line
+        driver = build(path)
+        connected(driver, fd, rvc(0))
+        for _ in range(3):
+            os.write(fd, b"noise")
+            with pytest.raises(ReadTimeout):
+                driver.read(0.01)
+        os.write(fd, rvc(1))
+        assert driver.read(1)
+        with pytest.raises(BadData, match="15 bytes"):
+            driver.read(1)
+        driver.disconnect()
 
 
 class TestFaults:
@@ -281,61 +299,34 @@ class TestFaults:
         driver.disconnect()
 
 
-def usb(device: str, number: str | None) -> Any:
-    port = list_ports_common.ListPortInfo(device)
-    port.vid, port.pid, port.serial_number, port.description = 0x1A86, 0x7523, number, "CH340"
-    return port
-
-
-class TestPorts:
-    """What pyserial lists is made up; opening is real."""
-
-    @pytest.fixture
-    def listed(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        ports = [list_ports_common.ListPortInfo("/dev/ttyS0")]  # on board, and no USB
-        monkeypatch.setattr(list_ports, "comports", lambda: ports)
-        return ports
-
-    @pytest.mark.parametrize("port", ["auto", "usb:A1"])
-    def test_the_only_one_is_taken(self, listed: list[Any], plug: Plug, port: str) -> None:
-        listed.append(usb(str(plug().path), "A1"))
-        driver = build(port)
-        driver.connect()
-        driver.disconnect()
-
-    def test_of_two_the_serial_number_tells(self, listed: list[Any], plug: Plug) -> None:
-        listed += [usb("/dev/nosuch", "A1"), usb(str(plug().path), "A2")]
-        driver = build("usb:A2")
-        driver.connect()
-        driver.disconnect()
-
-    @pytest.mark.parametrize(("port", "number"), [("auto", None), ("auto", "A1"), ("usb:A1", "A1")])
-    def test_two_are_refused_and_named(
-        self, listed: list[Any], port: str, number: str | None
-    ) -> None:
-        listed += [usb("/dev/ttyUSB1", number), usb("/dev/ttyUSB0", number)]
-        with pytest.raises(DeviceNotFound, match=r"/dev/ttyUSB0 .*/dev/ttyUSB1 .*by-id"):
-            build(port).connect()
-
-    @pytest.mark.parametrize("port", ["auto", "usb:A1"])
-    def test_none(self, listed: list[Any], port: str) -> None:
-        with pytest.raises(DeviceNotFound, match="there is no such USB serial port"):
-            build(port).connect()
-
-
 class TestConfig:
     def test_defaults(self) -> None:
         config = msgspec.convert({"port": "auto", "protocol": "witmotion"}, ImuConfig)
         assert (config.baud, config.decoder().baud, config.rate_hz) == (None, 9600, 100)
 
     @pytest.mark.parametrize(
-        "fields", [{"port": ""}, {"protocol": "nmea"}, {"baud": 0}, {"rate_hz": 0}, {"text": {}}]
+        "fields",
+        [
+            {"port": ""},
+            {"protocol": "nmea"},
+            {"baud": 0},
+            {"rate_hz": 0},
+            {"text": {}},
+            {"accel_range_g": 8},
+            {"gyro_range_dps": 500},
+            {"protocol": "witmotion", "accel_range_g": 0},
+            {"protocol": "bno08x_rvc", "orientation": True},
+        ],
     )
     def test_what_may_not_be(self, fields: dict[str, Any]) -> None:
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({"port": "auto", "protocol": "xsens", **fields}, ImuConfig)
 
-    def test_without_pyserial_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "serial", None)
-        with pytest.raises(ConfigError, match=r"sensebind\[imu\]"):
-            build("/dev/ttyUSB0").connect()
+    @pytest.mark.parametrize("package", ["serial", "imufusion"])
+    def test_without_a_package_the_extra_is_named(
+        self, plug: Plug, monkeypatch: pytest.MonkeyPatch, package: str
+    ) -> None:
+        monkeypatch.setitem(sys.modules, package, None)
+        driver = build(plug(xsens).path, "xsens", orientation=True)
+        with pytest.raises(ConfigError, match=rf"'{package}'.*sensebind\[imu\]"):
+            driver.connect()

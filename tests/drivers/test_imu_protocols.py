@@ -106,6 +106,13 @@ class TestWitMotion:
         readings = make("witmotion").feed(wit_cycle(0) + half + wit_cycle(1) + other + wit_cycle(2))
         assert [r.count for r in readings] == [1, 3, 5]
 
+    def test_other_ranges(self) -> None:
+        fields = {"port": "/dev/ttyX", "protocol": "witmotion"}
+        ranges = {"accel_range_g": 4, "gyro_range_dps": 500}
+        decoder = msgspec.convert(fields | ranges, ImuConfig).decoder()
+        (reading,) = decoder.feed(wit_cycle(3, range_g=4, range_dps=500))
+        np.testing.assert_allclose(reading.values, expected("witmotion", 3), atol=0.001)
+
 
 class TestXsens:
     @pytest.mark.parametrize("fields", [{"double": True}, {"extended": True}])
@@ -122,11 +129,27 @@ class TestXsens:
 
 
 class TestVectorNav:
-    def test_what_is_measured_before_compensation(self) -> None:
+    @pytest.mark.parametrize("form", ["imu", "groups", "raw"])
+    def test_any_set_of_fields(self, form: str) -> None:
         (plain,), (other,) = (
-            make("vectornav").feed(m) for m in (vectornav(7), vectornav(7, imu=True))
+            make("vectornav").feed(m) for m in (vectornav(7), vectornav(7, form=form))
         )
         assert other == plain
+
+    @pytest.mark.parametrize(
+        "header", ["fa 00", "fa 80 01 00", "fa 01 00 00", "fa 01 00 80", "fa 08 00 40"]
+    )
+    def test_a_message_of_no_known_length_is_refused_at_once(self, header: str) -> None:
+        decoder = make("vectornav")
+        start = bytes.fromhex(header)
+        assert len(decoder.feed(start + vectornav(7))) == 1
+        assert decoder.bad_bytes == len(start)
+
+    def test_its_length_is_that_of_a_sensor_as_used(self) -> None:
+        # A VN-100's set-up with the header fa 14 3e 00 3a 00, whose owner counts 123 bytes after
+        # the first: github.com/jerabaul29/LoggerWavesInIce.
+        length = make("vectornav")._length(bytearray.fromhex("fa 14 3e 00 3a 00"))
+        assert length == 1 + 123
 
 
 class TestText:

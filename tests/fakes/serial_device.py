@@ -20,6 +20,8 @@ class SerialDevice:
         self.path, self._message, self._rate_hz = path, message, rate_hz
         self.sent_ns: list[int] = []
         """time.monotonic_ns() of each message."""
+        self.start_ns = 0
+        """time.monotonic_ns() at which message 0 is due, and each next one a period later."""
         self._thread: threading.Thread | None = None
 
     def plug(self) -> None:
@@ -46,7 +48,8 @@ class SerialDevice:
         os.close(self._master)
 
     def _send(self) -> None:
-        start, number = time.monotonic(), 0
+        self.start_ns = time.monotonic_ns()
+        start, number = self.start_ns / 1e9, 0
         while not self._stop.wait(max(0.0, start + number / self._rate_hz - time.monotonic())):
             with suppress(BlockingIOError):  # nobody reads: a serial line does not wait either
                 os.write(self._master, self._message(number))
