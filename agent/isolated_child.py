@@ -114,7 +114,9 @@ def main() -> int:
     with socket.socket(fileno=fd) as sock:
         link = Link(sock)
         setup = link.setup()
-        logging.basicConfig(level=setup.log_level, handlers=[LogForwarder(link)])
+        logging.basicConfig(
+            level=setup.log_level, format="%(message)s", handlers=[LogForwarder(link)]
+        )
         try:
             _drive(link, setup)
         except AgentError as exc:

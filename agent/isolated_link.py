@@ -56,8 +56,8 @@ class ChildLink:
                 if not self._wait(until_ns):
                     return None
                 continue
-            except ConnectionResetError:  # it died with words of ours unread
-                data, fds = b"", []
+            except ConnectionResetError:
+                continue  # said once, where it ended with words of ours unread; its own follow
             self._fds += fds
             if not data:
                 return Trouble("DeviceLost", f"{self._label}: {self._last_words()}")

@@ -58,3 +58,11 @@ def test_a_manual_clock_is_moved_by_hand_and_never_back() -> None:
     assert clock.wait_until_ns(9)
     assert clock.now_ns() == 9
     assert (clock.replay, clock.utc_offset_ns()) == (True, 0)
+
+
+def test_two_clocks_of_one_anchor_are_one_clock() -> None:
+    """As in the process of an isolated driver, which has the agent's anchor."""
+    clock = SystemClock()
+    other = SystemClock(clock.anchor)
+    assert clock.now_ns() <= other.now_ns() <= clock.now_ns()
+    assert other.uncertainty_ns == clock.uncertainty_ns

@@ -51,8 +51,8 @@ PINNED = {
     "agent.stream.windows": ["WindowCounts", "Windows"],
     "agent.supervise": ["ChildProcess", "ThreadGroup"],
     "agent.types": [
-        "NAME_PATTERN", "Array", "Embedding", "Extrinsics", "Int64Array", "Intrinsics", "Sample", "Settings",
-        "StreamInfo", "Window", "WindowSpec", "check_name", "read_only", "slug",
+        "NAME_PATTERN", "Array", "Embedding", "Extrinsics", "Int64Array", "Intrinsics", "Sample",
+        "Settings", "StreamInfo", "Window", "WindowSpec", "check_name", "read_only", "slug",
     ],
     "agent.contracts": ["Device", "Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder"],
     "agent.wire": [
