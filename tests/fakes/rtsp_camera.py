@@ -31,28 +31,30 @@ LAUNCH = (
 )
 
 
-def push(source: Any, size: tuple[int, int]) -> bool:
-    """One picture; False, which ends the timer, once nobody watches."""
-    width, height = size
-    grey = luma(time.monotonic_ns() // 1000, width, height)
-    picture = Gst.Buffer.new_wrapped(grey + bytes([128]) * (width * height // 2))
-    return source.emit("push-buffer", picture) == Gst.FlowReturn.OK
-
-
 def configure(factory: Any, media: Any, size: tuple[int, int]) -> None:
+    """Let pictures come until nobody watches any more."""
+    width, height = size
     source = media.get_element().get_by_name_recurse_up("camera")
-    form = f"format=I420,width={size[0]},height={size[1]},framerate={RATE_HZ}/1"
+    form = f"format=I420,width={width},height={height},framerate={RATE_HZ}/1"
     source.set_property("caps", Gst.Caps.from_string(f"video/x-raw,{form}"))
-    # A timer of whole milliseconds would drift from the rate by a hundredth.
-    started_ns, sent = time.monotonic_ns(), 0
+    started_ns, sent, watched = time.monotonic_ns(), 0, True
+
+    def end(media: Any) -> None:
+        nonlocal watched
+        watched = False
 
     def tick() -> bool:
         nonlocal sent
-        if time.monotonic_ns() - started_ns >= sent * 1_000_000_000 // RATE_HZ:
+        now_ns = time.monotonic_ns()
+        # A timer of whole milliseconds would drift from the rate by a hundredth.
+        if now_ns - started_ns >= sent * 1_000_000_000 // RATE_HZ:
             sent += 1
-            return push(source, size)
-        return True
+            grey = luma(now_ns // 1000, width, height)
+            colour = bytes([128]) * (width * height // 2)
+            source.emit("push-buffer", Gst.Buffer.new_wrapped(grey + colour))
+        return watched
 
+    media.connect("unprepared", end)
     GLib.timeout_add(1, tick)
 
 
