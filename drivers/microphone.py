@@ -2,110 +2,150 @@
 
 One stream, named as the driver: int16 (channels,). PortAudio's own thread puts each block into a
 bounded queue, where a block for which there is no room is dropped and counted. A block's capture
-time is PortAudio's time of its first tick, moved to the agent's clock in the same callback: its
-epoch differs between host APIs, so only its distance from PortAudio's own "now" is used.
+time is PortAudio's time of its first tick, on a clock whose epoch differs between host APIs; its
+offset to the agent's is learnt from the callbacks.
+
+A sound server that hangs sets no flag, and to close its stream would not return: a stream that
+does not call back for `watchdog_s` is lost and put aside, and opened anew once it goes on. To
+open one on a server that hangs already does block; `isolate: true` keeps that from the agent.
 """
 
 from __future__ import annotations
 
 import math
 import queue
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from msgspec import Meta
 
-from agent.clock import Clock, from_s
-from agent.errors import ConfigError, DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
-from agent.extras import needs_extra
-from agent.types import Sample, Settings, StreamInfo
+from agent.clock import Clock, from_s, to_s
+from agent.contracts import Device
+from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
+from agent.types import Array, Int64Array, Sample, Settings, StreamInfo
 from drivers._audio_time import AudioTimeline
+from drivers._microphone_devices import SoundInput, find_input, import_sounddevice, list_devices
+from drivers._microphone_portaudio import PORTAUDIO, Block, OpenStream, Receiver
+from drivers._microphone_resample import Resampler
 
 __all__ = ["PLUGIN", "MicrophoneConfig", "MicrophoneDriver"]
 
-PA_DEVICE_UNAVAILABLE = -9985  # paDeviceUnavailable in portaudio.h
-# Some host APIs leave the capture time at 0; no sound waits this long in one that does not.
-MAX_LATENCY_S = 10.0
+# Of portaudio.h: paDeviceUnavailable, paInvalidSampleRate, paInvalidChannelCount.
+UNAVAILABLE, BAD_RATE, BAD_CHANNELS = -9985, -9997, -9998
 
 Positive = Annotated[float, Meta(gt=0)]
+RateHz = Annotated[int, Meta(ge=1000, le=768_000)]
+Count = Annotated[int, Meta(ge=1, le=64)]
+Channel = Annotated[int, Meta(ge=0, le=63)]
+Channels = Annotated[tuple[Channel, ...], Meta(min_length=1, max_length=64)]
 
 
 class MicrophoneConfig(Settings, frozen=True, kw_only=True):
-    """device: "default", an index, or a part of one device's name. rate_hz: None for the device's
-    own. block_s: sound in one block. queue_s: sound that may wait to be read.
+    """device: "default", an index, a name or a part of one that no other input has, or a link of
+    udev (/dev/snd/by-id/..., /dev/snd/by-path/...). rate_hz: None for the device's own.
+    channels: how many, or which ones, counted from 0: 1 is the first, [1] the second, both mono.
+    block_s: sound in one block. queue_s: sound that may wait to be read. watchdog_s: silence of
+    PortAudio, not of the room, that means that it hangs.
+
+    device_rate_hz, device_channels: what the device is opened with. By default the rate asked for,
+    and the device's own where it refuses, resampled here; and as many channels as are needed. A
+    sound server refuses nothing and mixes its channels into so many: to choose among those of a
+    device behind one, say how many the device has.
     """
 
-    device: Annotated[str, Meta(min_length=1)] = "default"
-    rate_hz: Annotated[int, Meta(ge=1000, le=768_000)] | None = None
-    channels: Annotated[int, Meta(ge=1, le=64)] = 1
+    device: Annotated[str, Meta(min_length=1)] | Annotated[int, Meta(ge=0)] = "default"
+    rate_hz: RateHz | None = None
+    channels: Count | Channels = 1
     block_s: Annotated[float, Meta(ge=0.001, le=1)] = 0.02
     queue_s: Positive = 2.0
+    watchdog_s: Annotated[float, Meta(ge=0.1, le=8)] = 1.0
+    device_rate_hz: RateHz | None = None
+    device_channels: Count | None = None
 
+    def __post_init__(self) -> None:
+        needed = max(self.picked) + 1
+        if self.device_channels is not None and self.device_channels < needed:
+            raise ValueError(
+                f"device_channels: got {self.device_channels}, expected at least {needed} "
+                f"for channels {self.channels}"
+            )
+        if self.watchdog_s < 2 * self.block_s:
+            raise ValueError(
+                f"watchdog_s: got {self.watchdog_s:g}, expected at least two blocks "
+                f"of {self.block_s:g} s"
+            )
 
-@dataclass(frozen=True)
-class _Block:
-    """What the callback keeps: bytes of int16, and what `AudioTimeline.stamp` needs to know."""
-
-    data: bytes
-    capture_ns: int
-    arrival_ns: int
-    dropped: int
-    overflow: bool
-
-
-class _Receiver:
-    """The end of the queue that PortAudio's thread has; the driver has the other."""
-
-    def __init__(self, clock: Clock, rate_hz: int, max_blocks: int) -> None:
-        self.blocks: queue.Queue[_Block] = queue.Queue(max_blocks)
-        self._clock, self._rate_hz = clock, rate_hz
-        self._dropped, self._overflow = 0, False
-
-    def __call__(self, data: Any, count: int, time: Any, status: Any) -> None:
-        """PortAudio's callback: keep `count` ticks, or count them where there is no room."""
-        arrival_ns = self._clock.now_ns()
-        latency_s = time.currentTime - time.inputBufferAdcTime
-        if not 0 <= latency_s <= MAX_LATENCY_S:
-            latency_s = count / self._rate_hz
-        capture_ns = arrival_ns - from_s(latency_s)
-        self._overflow |= status.input_overflow
-        block = _Block(bytes(data), capture_ns, arrival_ns, self._dropped, self._overflow)
-        try:
-            self.blocks.put_nowait(block)
-        except queue.Full:
-            self._dropped += count
-        else:
-            self._dropped, self._overflow = 0, False
+    @property
+    def picked(self) -> tuple[int, ...]:
+        """The device's channels that are given, in order."""
+        return tuple(range(self.channels)) if isinstance(self.channels, int) else self.channels
 
 
 @dataclass
 class _Run:
-    """What lasts from connect to disconnect."""
+    """What lasts from connect to disconnect. channels: of the device as it is open."""
 
-    stream: Any
     info: StreamInfo
-    blocks: queue.Queue[_Block]
+    source: OpenStream
+    channels: int
+    picked: tuple[int, ...]
     timeline: AudioTimeline
+    resampler: Resampler | None
     next_seq: int = 0
+    lost: int = 0
+    last_ns: int = 0
+
+    def take(self, block: Block) -> list[Sample]:
+        """A block as samples: none while the resampler holds it back, two after a gap."""
+        data = np.frombuffer(block.data, np.int16).reshape(-1, self.channels)
+        if self.picked != tuple(range(self.channels)):
+            data = data[:, self.picked]
+        t_ns, lost = self.timeline.stamp(
+            len(data), block.capture_ns, block.arrival_ns, block.dropped, block.overflow
+        )
+        if self.resampler is None:
+            self.lost += lost
+            return self._sample(data, t_ns, block.arrival_ns)
+        samples = []
+        if lost:
+            samples = self._sample(*self.resampler.flush(), block.arrival_ns)
+            self.lost += self.resampler.lost(lost)
+        ready = self.resampler.push(data, int(t_ns[0]))
+        return samples + self._sample(*ready, block.arrival_ns)
+
+    def _sample(self, data: Array, t_ns: Int64Array, arrival_ns: int) -> list[Sample]:
+        if not len(data):
+            return []
+        lost, self.lost = self.lost, 0
+        seq = self.next_seq + lost
+        self.next_seq = seq + len(data)
+        # The time line steps by parts of a millisecond; what was resampled may lie on either side.
+        t_ns = np.clip(t_ns, self.last_ns, arrival_ns)
+        self.last_ns = int(t_ns[-1])
+        return [Sample(self.info, seq, t_ns, arrival_ns, data, lost=lost)]
 
 
 class MicrophoneDriver:
     """See the module docstring. `seq` counts ticks since connect, with the lost ones."""
 
     Config = MicrophoneConfig
-
-    # PortAudio and its list of devices belong to the process, not to a stream.
-    _portaudio: ClassVar[threading.Lock] = threading.Lock()
-    _streams_open: ClassVar[int] = 0
+    # A server that is back is found within 2 s: to look for one costs 0.1 s.
+    defaults: Mapping[str, Any] = {"backoff_max_s": 2.0}
 
     def __init__(self, name: str, config: MicrophoneConfig, clock: Clock) -> None:
         self._name, self._config, self._clock = name, config, clock
         self._label = f"microphone {name}: device {config.device!r}"
         self._streams: tuple[StreamInfo, ...] = ()
         self._run: _Run | None = None
+
+    @staticmethod
+    def discover() -> Sequence[Device]:
+        """The inputs that PortAudio knows, and those of sound cards that may not be opened."""
+        sd = import_sounddevice()
+        with PORTAUDIO.held(sd, "microphone"):
+            return list_devices(sd)
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
@@ -115,108 +155,106 @@ class MicrophoneDriver:
     def connect(self) -> None:
         """Start to record.
 
-        Raises DeviceNotFound (no such input, rate or channels not possible), DeviceBusy,
-        ConfigError without sounddevice or the PortAudio library.
+        Raises DeviceNotFound (no such input, rate or channels not possible, a server that hangs),
+        DeviceBusy, ConfigError without sounddevice or the PortAudio library.
         """
         self.disconnect()
-        sd = _import_sounddevice()
-        with self._portaudio:
-            if not MicrophoneDriver._streams_open:
-                # PortAudio looks for devices only when it starts: what was plugged in since, or
-                # a sound server that is back, it would not know. To start again ends all streams.
-                sd._terminate()
-                sd._initialize()
-            self._run = self._open(sd, self._find(sd))
-            MicrophoneDriver._streams_open += 1
+        sd = import_sounddevice()
+        with PORTAUDIO.held(sd, self._label):
+            device = find_input(sd, self._config.device, self._label)
+            silent_s = PORTAUDIO.silent_s(device.name)
+            if silent_s is not None:
+                raise DeviceNotFound(
+                    f"{self._label}: its sound server has not answered for {silent_s:.0f} s"
+                )
+            self._run = self._open(sd, device)
+            PORTAUDIO.add(self._run.source)
         self._streams = (self._run.info,)
 
     def read(self, timeout_s: float) -> Sequence[Sample]:
-        """The next block, in order.
+        """The next block, in order; two after a gap, where it is resampled.
 
-        Raises ReadTimeout where none has come, DeviceLost once the device has stopped and all
-        that it gave has been read, and when not connected.
+        Raises ReadTimeout where none has come; DeviceLost once the device has stopped and all
+        that it gave has been read, when it does not call back, and when not connected.
         """
         run = self._run
         if run is None:
             raise DeviceLost(f"{self._label}: not connected")
-        try:
-            block = run.blocks.get(timeout=timeout_s)
-        except queue.Empty as exc:
-            if not run.stream.active:
-                raise DeviceLost(f"{self._label}: has stopped") from exc
-            raise ReadTimeout(f"{self._label}: no sound for {timeout_s:g} s") from exc
-        data = np.frombuffer(block.data, np.int16).reshape(-1, *run.info.shape)
-        t_ns, lost = run.timeline.stamp(
-            len(data), block.capture_ns, block.arrival_ns, block.dropped, block.overflow
-        )
-        seq = run.next_seq + lost
-        run.next_seq = seq + len(data)
-        return [Sample(run.info, seq, t_ns, block.arrival_ns, data, lost=lost)]
+        until_ns = self._clock.now_ns() + from_s(timeout_s)
+        while True:
+            block = self._next(run.source, max(0.0, to_s(until_ns - self._clock.now_ns())))
+            samples = run.take(block)
+            if samples:
+                return samples
 
     def disconnect(self) -> None:
-        """Stop recording. Idempotent."""
+        """Stop recording, or put a stream that hangs aside. Idempotent."""
         run, self._run = self._run, None
         if run is not None:
-            with self._portaudio:
-                run.stream.abort()
-                run.stream.close()
-                MicrophoneDriver._streams_open -= 1
+            PORTAUDIO.remove(run.source)
 
-    def _find(self, sd: Any) -> dict[str, Any]:
-        """PortAudio's description of the input that the config names."""
-        wanted = self._config.device
-        device = None if wanted == "default" else int(wanted) if wanted.isdecimal() else wanted
+    def _next(self, source: OpenStream, wait_s: float) -> Block:
         try:
-            found: dict[str, Any] = sd.query_devices(device, "input")
-        except (ValueError, sd.PortAudioError) as exc:
-            inputs = [d for d in sd.query_devices() if d["max_input_channels"]]
-            names = ", ".join(f"{d['index']} {d['name']!r}" for d in inputs) or "none at all"
-            raise DeviceNotFound(f"{self._label}: names no one input; there are: {names}") from exc
-        return found
+            return source.receiver.blocks.get(timeout=min(wait_s, max(0.0, source.patience_s)))
+        except queue.Empty as exc:
+            if not source.stream.active:
+                raise DeviceLost(f"{self._label}: has stopped") from exc
+            if source.patience_s <= 0:
+                raise DeviceLost(
+                    f"{self._label}: no block for {source.silent_s:.1f} s: "
+                    "the sound server or the device hangs"
+                ) from exc
+            raise ReadTimeout(f"{self._label}: no sound for {wait_s:g} s") from exc
 
-    def _open(self, sd: Any, device: dict[str, Any]) -> _Run:
+    def _open(self, sd: Any, device: SoundInput) -> _Run:
         c = self._config
-        rate_hz = c.rate_hz or round(device["default_samplerate"])
-        receiver = _Receiver(self._clock, rate_hz, math.ceil(c.queue_s / c.block_s))
-        stream = None
-        try:
-            stream = sd.RawInputStream(
-                samplerate=rate_hz,
-                blocksize=max(1, round(c.block_s * rate_hz)),
-                device=device["index"],
-                channels=c.channels,
-                dtype="int16",
-                callback=receiver,
-            )
-            stream.start()
-        except sd.PortAudioError as exc:
-            if stream is not None:
-                stream.close()
-            reason, code = (*exc.args, 0)[:2]
-            error = DeviceBusy if code == PA_DEVICE_UNAVAILABLE else DeviceNotFound
-            asked = f"rate_hz {rate_hz}, channels {c.channels}"
-            raise error(f"{self._label}: cannot be opened with {asked}: {reason}") from exc
+        rate_hz = c.device_rate_hz or c.rate_hz or device.rate_hz
+        channels = c.device_channels or max(c.picked) + 1
+        while True:
+            try:
+                source = self._start(sd, device, rate_hz, channels)
+                break
+            except sd.PortAudioError as exc:
+                reason, code = (*exc.args, 0)[:2]
+                if code == BAD_RATE and not c.device_rate_hz and rate_hz != device.rate_hz:
+                    rate_hz = device.rate_hz
+                elif code == BAD_CHANNELS and not c.device_channels and channels < device.channels:
+                    channels = device.channels
+                else:
+                    error = DeviceBusy if code == UNAVAILABLE else DeviceNotFound
+                    asked = f"rate_hz {rate_hz}, channels {channels}"
+                    raise error(f"{self._label}: cannot be opened with {asked}: {reason}") from exc
+        given_hz = c.rate_hz or rate_hz
         info = StreamInfo(
             name=self._name,
             modality="audio",
             dtype="int16",
-            shape=(c.channels,),
-            rate_hz=rate_hz,
+            shape=(len(c.picked),),
+            rate_hz=given_hz,
             unit="full_scale",
-            topic=f"portaudio:{device['name']}",
+            topic=f"portaudio:{device.name}",
+            clock_domain=f"portaudio {device.host_api}",
         )
-        return _Run(stream, info, receiver.blocks, AudioTimeline(rate_hz))
+        resampler = None if given_hz == rate_hz else Resampler(rate_hz, given_hz, len(c.picked))
+        return _Run(info, source, channels, c.picked, AudioTimeline(rate_hz), resampler)
 
-
-def _import_sounddevice() -> Any:
-    with needs_extra("microphone"):
+    def _start(self, sd: Any, device: SoundInput, rate_hz: int, channels: int) -> OpenStream:
+        c = self._config
+        receiver = Receiver(self._clock, rate_hz, math.ceil(c.queue_s / c.block_s))
+        stream = sd.RawInputStream(
+            samplerate=rate_hz,
+            blocksize=max(1, round(c.block_s * rate_hz)),
+            device=device.index,
+            channels=channels,
+            dtype="int16",
+            callback=receiver,
+        )
         try:
-            import sounddevice
-        except OSError as exc:  # it is there, and does not find the library
-            raise ConfigError(
-                "the PortAudio library is not installed: run  apt-get install libportaudio2"
-            ) from exc
-    return sounddevice
+            stream.start()
+        except sd.PortAudioError:
+            stream.close()
+            raise
+        return OpenStream(stream, receiver, device.name, c.block_s, c.watchdog_s, self._clock)
 
 
 PLUGIN = MicrophoneDriver

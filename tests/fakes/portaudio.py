@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +19,10 @@ class FakeStream:
     def __init__(self, sd: FakeSounddevice, callback: Callable[..., None], **asked: Any) -> None:
         if sd.refuse_open is not None:
             raise sd.refuse_open
+        if asked["samplerate"] not in sd.rates_hz:
+            raise sd.PortAudioError("Error opening: Invalid sample rate", -9997)
+        if asked["channels"] not in sd.counts:
+            raise sd.PortAudioError("Error opening: Invalid number of channels", -9998)
         self._sd, self._callback, self.asked = sd, callback, asked
         sd.held += 1
         sd.stream = self
@@ -44,25 +48,53 @@ class FakeStream:
 
 
 class FakeSounddevice:
-    """The module. held: streams that are open. starts: how often PortAudio was started anew."""
+    """The module. held: streams that are open. starts: how often PortAudio was started anew.
+
+    names: of its inputs; those of hw: cards are ALSA's. rates_hz, counts: what a stream may have.
+    """
 
     class PortAudioError(Exception):
         pass
 
-    def __init__(self) -> None:
+    def __init__(self, *names: str) -> None:
+        self.names = names or ("made up",)
+        self.rates_hz: Container[int] = range(1, 1_000_000)
+        self.counts: Container[int] = range(1, 65)
         self.refuse_open: Exception | None = None
         self.refuse_start: Exception | None = None
         self.stream: FakeStream | None = None
-        self.held = self.starts = 0
+        self.held = self.starts = self._initialized = 0
+        self.default = SimpleNamespace(device=(-1, -1))
 
     def _terminate(self) -> None:
         assert not self.held, "PortAudio ends every stream when it is ended"
+        self._initialized -= 1
 
     def _initialize(self) -> None:
         self.starts += 1
+        self._initialized += 1
 
-    def query_devices(self, device: object, kind: str) -> dict[str, Any]:
-        return {"name": "made up", "index": 3, "default_samplerate": 16000.0}
+    def query_hostapis(self, index: int | None = None) -> Any:
+        apis = [{"name": "ALSA", "default_input_device": 0}]
+        return apis if index is None else apis[index]
+
+    def query_devices(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "index": index,
+                "name": name,
+                "hostapi": 0,
+                "max_input_channels": 8,
+                "default_samplerate": 16000.0,
+            }
+            for index, name in enumerate(self.names)
+        ]
+
+    def check_input_settings(
+        self, device: int, channels: int, dtype: str, extra: None, rate_hz: int
+    ) -> None:
+        if rate_hz not in self.rates_hz:
+            raise self.PortAudioError("Invalid sample rate", -9997)
 
     def RawInputStream(self, callback: Callable[..., None], **asked: Any) -> FakeStream:
         return FakeStream(self, callback, **asked)

@@ -1,11 +1,14 @@
-"""A PulseAudio server with one input, in a process of its own: a microphone without a device."""
+"""A PulseAudio server in a process of its own: a microphone without a device."""
 
 from __future__ import annotations
 
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,22 @@ __all__ = ["RATE_HZ", "PulseServer", "why_not"]
 
 RATE_HZ = 48_000
 START_S = 20
+# PulseAudio's names of what ALSA calls a device of four channels; with others it mixes them.
+FOUR = "front-left,front-right,rear-left,rear-right"
+# Writes a file of int16 at the pace of its rate, each 10 ms when the last tick of it is due, and
+# says first when, by CLOCK_MONOTONIC in ns, its first tick is.
+PACED = """
+import sys, time
+rate_hz, path, fifo = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+sound, step = open(path, "rb").read(), rate_hz // 100 * 2
+out = open(fifo, "wb", buffering=0)
+start_ns = time.monotonic_ns()
+print(start_ns, flush=True)
+for number in range(len(sound) // step):
+    left_ns = start_ns + (number + 1) * 10_000_000 - time.monotonic_ns()
+    time.sleep(max(0, left_ns) / 1e9)
+    out.write(sound[number * step : (number + 1) * step])
+"""
 APT = "libportaudio2 libasound2-plugins pulseaudio pulseaudio-utils"
 
 
@@ -49,15 +68,16 @@ class PulseServer:
         environment.setenv("XDG_RUNTIME_DIR", str(self._folder / "xdg"))
         environment.setenv("PULSE_SERVER", f"unix:{self._socket}")
 
-    def start(self) -> None:
-        """Raises TimeoutError where it cannot be reached within START_S."""
+    def start(self, channels: int = 1) -> None:
+        """channels: 1 or 4. Raises TimeoutError where it cannot be reached within START_S."""
+        layout = f"channels=4 channel_map={FOUR}" if channels == 4 else "channels=1"
         self._process = subprocess.Popen(
             [
                 *("pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"),
                 *("--use-pid-file=no", "--log-target=stderr", "--log-level=error"),
                 *("-L", f"module-native-protocol-unix auth-anonymous=1 socket={self._socket}"),
                 # Without norewinds an idle sink gives its input in blocks of 2 s.
-                *("-L", f"module-null-sink sink_name=fake rate={RATE_HZ} channels=1 norewinds=1"),
+                *("-L", f"module-null-sink sink_name=fake rate={RATE_HZ} {layout} norewinds=1"),
             ],
             stderr=subprocess.DEVNULL,
         )
@@ -84,8 +104,35 @@ class PulseServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def unplug(self) -> None:
+        """Take its one input away; the server lives."""
+        command = ["pactl", "unload-module", "module-null-sink"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    @contextmanager
+    def feed(self, sound: np.ndarray, rate_hz: int) -> Iterator[int]:
+        """Make another input the default one, and give it int16 (n,) at its pace.
+
+        Yields when its first tick is due, by CLOCK_MONOTONIC in ns: what PulseAudio makes of the
+        time is then to be held against the truth.
+        """
+        fifo, path = self._folder / "fifo", self._folder / "sound.raw"
+        path.write_bytes(sound.tobytes())
+        made = f"source_name=fed file={fifo} format=s16le rate={rate_hz} channels=1".split()
+        subprocess.run(
+            ["pactl", "load-module", "module-pipe-source", *made], check=True, capture_output=True
+        )
+        subprocess.run(["pactl", "set-default-source", "fed"], check=True, capture_output=True)
+        command = [sys.executable, "-c", PACED, str(rate_hz), str(path), str(fifo)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            try:
+                yield int(writer.stdout.readline())
+            finally:
+                writer.kill()
+
     def play(self, sound: np.ndarray) -> None:
-        """Play int16 (n, 1) at RATE_HZ to the end."""
+        """Play int16 (n, channels) at RATE_HZ to the end."""
         path = self._folder / "sound.wav"
         soundfile.write(path, sound, RATE_HZ)
         command = ["paplay", "-d", "fake", "--latency-msec=20", str(path)]
