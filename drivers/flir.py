@@ -25,6 +25,8 @@ from agent.types import Sample, Settings, StreamInfo
 from drivers._flir_frames import Frame, FrameSource
 from drivers._flir_gige import GigeConfig, GigeSource, discover_gige
 from drivers._flir_radiometry import Scene, ToCelsius
+from drivers._flir_usb import discover_uvc
+from drivers._flir_uvc import BosonConfig, LeptonConfig, UvcSource
 
 __all__ = ["PLUGIN", "FlirConfig", "FlirDriver"]
 
@@ -40,7 +42,9 @@ class FlirConfig(Settings, frozen=True, kw_only=True):
     connect waits for the first frame.
     """
 
-    source: Literal["gige"]
+    source: Literal["boson", "lepton", "gige"]
+    boson: BosonConfig = BosonConfig()
+    lepton: LeptonConfig = LeptonConfig()
     gige: GigeConfig = GigeConfig()
     celsius: Literal["auto", "never", "require"] = "auto"
     scene: Scene = Scene()
@@ -74,8 +78,8 @@ class FlirDriver:
 
     @staticmethod
     def discover() -> Sequence[Device]:
-        """GigE Vision cameras that answer on any network card."""
-        return discover_gige()
+        """Bosons and PureThermal boards on USB, and GigE Vision cameras on any network card."""
+        return [*discover_uvc(), *discover_gige()]
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
@@ -125,7 +129,9 @@ class FlirDriver:
     def _source(self) -> FrameSource:
         c = self._config
         scene = None if c.celsius == "never" else c.scene
-        return GigeSource(self._label, c.gige, scene, self._clock)
+        if c.source == "gige":
+            return GigeSource(self._label, c.gige, scene, self._clock)
+        return UvcSource(self._label, getattr(c, c.source), self._clock)
 
     def _first(self, source: FrameSource) -> Frame:
         until_ns = self._clock.now_ns() + from_s(self._config.open_timeout_s)
@@ -139,7 +145,9 @@ class FlirDriver:
         )
 
     def _describe(self, source: FrameSource, frame: Frame) -> tuple[StreamInfo, ToCelsius | None]:
-        to_celsius = source.celsius if frame.pixels.dtype == np.uint16 else None
+        to_celsius = source.celsius
+        if self._config.celsius == "never" or frame.pixels.dtype != np.uint16:
+            to_celsius = None
         if self._config.celsius == "require" and to_celsius is None:
             raise DeviceNotFound(
                 f"{self._label}: celsius: require, but {source.topic} does not give what turns "
