@@ -4,6 +4,8 @@ Layout and units: CEVA (Hillcrest), BNO08X Data Sheet 1000-3927, "UART-RVC": AA 
 counts up), yaw, pitch, roll (int16, little-endian, 0.01 degree), ax, ay, az (int16, mg), three
 reserved bytes, and the sum modulo 256 of the bytes from the index on.
 
+That sum lets one in 256 broken messages through; nothing else in them could tell.
+
 The mode sends no angular rate, so the stream is no `imu`: modality `motion`, angles first.
 """
 

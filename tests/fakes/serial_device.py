@@ -17,7 +17,7 @@ class SerialDevice:
     """`path` is there while plugged in; sends `message(0)`, `message(1)`, ... at `rate_hz`."""
 
     def __init__(self, path: Path, message: Callable[[int], bytes], rate_hz: float) -> None:
-        self.path, self._message, self._rate_hz = path, message, rate_hz
+        self.path, self._message, self.rate_hz = path, message, rate_hz
         self.sent_ns: list[int] = []
         """time.monotonic_ns() of each message."""
         self.start_ns = 0
@@ -50,7 +50,7 @@ class SerialDevice:
     def _send(self) -> None:
         self.start_ns = time.monotonic_ns()
         start, number = self.start_ns / 1e9, 0
-        while not self._stop.wait(max(0.0, start + number / self._rate_hz - time.monotonic())):
+        while not self._stop.wait(max(0.0, start + number / self.rate_hz - time.monotonic())):
             with suppress(BlockingIOError):  # nobody reads: a serial line does not wait either
                 os.write(self._master, self._message(number))
             self.sent_ns.append(time.monotonic_ns())
