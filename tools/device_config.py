@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import yaml
 
@@ -12,7 +13,7 @@ from agent.contracts import Device
 from agent.errors import ConfigError
 from tools.device_search import Found
 
-__all__ = ["block", "config_text", "refuse_twins", "twins"]
+__all__ = ["block", "config_text", "one_name", "refuse_twins", "twins"]
 
 HEAD = """\
 # What was connected when this file was made, by: python -m tools.devices --write {name}
@@ -86,6 +87,27 @@ def refuse_twins(devices: Iterable[Device]) -> None:
         )
 
 
+def one_name(found: Sequence[Found]) -> list[Found]:
+    """`found`, where of a kind's devices that only a name tells one is usable at most.
+
+    What has a name alone may be a way to another one: "default" and "pulse" are the same
+    microphone, and so is the card behind them. So "default" is taken, or the first; none of them
+    where one of the kind is known by more than a name.
+    """
+    usable = [each for each in found if not each.device.problem]
+    best: dict[str, Found] = {}
+    for each in sorted(usable, key=lambda each: (_name_alone(each), each.device.name != "default")):
+        best.setdefault(each.device.kind, each)
+    chosen = []
+    for each in found:
+        first = best.get(each.device.kind, each)
+        if each in usable and each is not first and _name_alone(each):
+            problem = f"only a name tells it, and it may be the same as {first.name}"
+            each = replace(each, device=replace(each.device, problem=problem))
+        chosen.append(each)
+    return chosen
+
+
 def config_text(found: Sequence[Found], name: str) -> str:
     """A whole config with `found`; an unusable device is there as a comment that says why.
 
@@ -101,6 +123,10 @@ def config_text(found: Sequence[Found], name: str) -> str:
     text = HEAD.format(name=name) + "\n".join(map(_entry, found)) + TAIL
     build_config(yaml.safe_load(text))
     return text
+
+
+def _name_alone(found: Found) -> bool:
+    return found.device.identity.startswith("name:")
 
 
 def _entry(found: Found) -> str:

@@ -126,8 +126,8 @@ def kinds() -> dict[str, str]:
             found[kind] = str(exc)
             continue
         if look is not None:
-            told = (inspect.getdoc(look) or "").split("\n\n")[0]
-            found[kind] = " ".join(told.split())
+            told = " ".join((inspect.getdoc(look) or "").split())
+            found[kind] = told.partition(". ")[0].removesuffix(".")
     return found
 
 

@@ -35,7 +35,7 @@ from agent.cli import run_command
 from agent.clock import Clock, SystemClock
 from agent.errors import ConfigError
 from tools.device_child import SETTLE_S, StreamFigures
-from tools.device_config import block, config_text, refuse_twins, twins
+from tools.device_config import block, config_text, one_name, refuse_twins, twins
 from tools.device_search import Found, KindFound, kinds, probe, search
 from tools.output import open_atomic, report_console
 
@@ -136,7 +136,7 @@ def _probe_all(
 
 
 def _write(path: Path, found: Sequence[KindFound], console: Console) -> None:
-    devices = [each for kind in found for each in kind.devices]
+    devices = one_name([each for kind in found for each in kind.devices])
     text = config_text(devices, path.name)
     with open_atomic(path) as file:
         file.write(text.encode())

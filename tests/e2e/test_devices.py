@@ -15,6 +15,7 @@ from agent import cli
 from agent.clock import SystemClock
 from agent.config_file import load_config
 from tests.e2e.commands import ROOT, run
+from tests.fakes.pulse import PulseServer, why_not
 from tools.device_search import kinds, search
 from tools.devices import main
 
@@ -38,6 +39,7 @@ class Driver(SyntheticDriver):
 
 {more}
 '''
+CONFIGS = ROOT / "configs"
 STREAMS = {"it": {"modality": "imu", "rate_hz": 100}}
 
 Bring = Callable[..., None]
@@ -117,7 +119,7 @@ def test_nothing_found_says_what_was_looked_for(
     assert main(["--kind", "fake"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == (
-        "fake: none found; looked for: Patterns made for a test, in no place at all."
+        "fake: none found; looked for: Patterns made for a test, in no place at all"
     )
     assert "configs/synthetic.yaml" in out
 
@@ -302,10 +304,36 @@ def test_twins_are_listed_as_such_and_others_are_none(
     assert "not to be told apart but by their ports: by-path:a and by-path:b\n" in out
 
 
-def test_a_folder_that_is_not_there_is_said(bring: Bring, tmp_path: Path) -> None:
+def test_of_devices_that_only_a_name_tells_one_is_written(
+    bring: Bring, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [device(f"name:{name}", name=name) for name in ("card", "default", "pulse")]
+    bring("fake", f"return [{', '.join(names)}]")
+    path = tmp_path / "mine.yaml"
+    assert main(["--kind", "fake", "--write", str(path)]) == 0
+    assert [entry.name for entry in load_config(path).drivers] == ["fake_2"]
+    told = capsys.readouterr()
+    assert (
+        "left out: fake pulse: only a name tells it, and it may be the same as fake_2" in told.err
+    )
+    assert "not usable" not in told.out, "the list is of what there is"
+
+
+def test_a_name_alone_is_not_written_beside_a_serial_number(bring: Bring, tmp_path: Path) -> None:
+    names = [device("name:default", name="default"), device("serial:1"), device("serial:2")]
+    bring("fake", f"return [{', '.join(names)}]")
+    path = tmp_path / "mine.yaml"
+    assert main(["--kind", "fake", "--write", str(path)]) == 0
+    assert [entry.name for entry in load_config(path).drivers] == ["fake_2", "fake_3"]
+
+
+def test_a_folder_that_is_not_there_is_said(
+    bring: Bring, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bring("fake", f"return [{device('serial:1')}]")
-    result = run("tools.devices", "--write", tmp_path / "none" / "mine.yaml", "--kind", "camera")
-    assert result.returncode == 2
+    assert main(["--kind", "fake", "--write", str(tmp_path / "none" / "mine.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert "none/mine.yaml: cannot be written (No such file or directory), expected" in error
 
 
 def test_the_command_line_itself() -> None:
@@ -316,6 +344,39 @@ def test_the_command_line_itself() -> None:
         result = run("tools.devices", *wrong)
         assert result.returncode == 2
         assert wrong[0] in result.stderr
+
+
+@pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+def test_a_real_microphone_is_found_measured_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = PulseServer(tmp_path / "pulse")
+    server.use(monkeypatch)
+    server.start()
+    path = tmp_path / "mine.yaml"
+    try:
+        (found,) = listed(capsys, "--kind", "microphone", "--probe", "--write", str(path))
+    finally:
+        server.stop()
+    by_name = {device["name"]: device for device in found["devices"]}
+    (stream,) = by_name["default"]["probe"]["streams"]
+    assert stream["modality"] == "audio"
+    assert stream["rate_hz"] == pytest.approx(stream["nominal_hz"], rel=0.02)
+    assert stream["lost"] == 0
+    assert stream["latency_p99_ms"] < 1000
+    (entry,) = load_config(path).drivers
+    assert (entry.config.kind, entry.settings.device) == ("microphone", "default")
+
+
+@pytest.mark.parametrize("name", ["laptop", "wearable"])
+def test_a_config_for_devices_is_good_without_them(name: str) -> None:
+    result = run("agent", "--config", f"configs/{name}.yaml", "--check")
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_config_for_a_jetson_has_all_five_kinds() -> None:
+    kinds_there = [entry.config.kind for entry in load_config(CONFIGS / "jetson.yaml").drivers]
+    assert kinds_there == ["camera", "microphone", "realsense", "flir", "imu"]
 
 
 def test_every_kind_says_what_it_looks_for() -> None:
