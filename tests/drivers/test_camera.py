@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 import pytest
 
 from agent.clock import Clock, SystemClock
+from agent.config import DriverConfig
 from agent.contracts import Driver
-from agent.errors import BadData, DeviceLost, DeviceNotFound
-from agent.types import Sample
-from drivers.camera import PLUGIN, CameraConfig, CameraDriver
+from agent.errors import BadData, ConfigError, DeviceLost, DeviceNotFound
+from agent.types import Intrinsics, Sample
+from drivers.camera import PLUGIN, CameraConfig, CameraDriver, LensConfig
 from tests.contracts.driver_contract import DriverContract, read_all
 from tests.fakes.mjpeg_server import SIZE, MjpegServer, number_of, picture
 
@@ -214,9 +216,21 @@ class TestConfig:
         ):
             msgspec.convert({"device": device}, CameraConfig)
 
-    def test_a_url_without_its_scheme_is_not_repeated(self) -> None:
+    @pytest.mark.parametrize("device", [f"{LOGIN}host/1", "rtspsrc user-pw=s3cret ! fakesink"])
+    def test_what_may_hold_a_password_is_not_repeated(self, device: str) -> None:
         with pytest.raises(msgspec.ValidationError, match=r"device: got '\*\*\*', expected"):
-            msgspec.convert({"device": f"{LOGIN}host/1"}, CameraConfig)
+            msgspec.convert({"device": device}, CameraConfig)
+
+    @pytest.mark.parametrize("device", ["rtsp://h/1", PIPELINE])
+    def test_what_cannot_be_asked_for(self, device: str) -> None:
+        with pytest.raises(msgspec.ValidationError, match="fourcc: can be asked of a device under"):
+            msgspec.convert({"device": device, "fourcc": "MJPG"}, CameraConfig)
+
+    def test_a_camera_is_not_frozen_by_a_still_scene_and_soon_back(self) -> None:
+        around = msgspec.convert({"kind": "camera", **PLUGIN.defaults}, DriverConfig)
+        assert around.frozen_s is not None
+        assert around.frozen_s > 4  # the longest usual time between two key frames
+        assert around.backoff_max_s <= 4  # of the 5 s in which it is to be back
 
 
 class TestDevicePaths:
@@ -243,6 +257,21 @@ class TestDevicePaths:
             build("/dev/null", rate_hz=60, strict=True).connect()
         assert made_up.held == 0
 
+    def test_the_format_is_asked_for_first_and_read_back(self, made_up: type[Capture]) -> None:
+        mjpg = cv2.VideoWriter.fourcc(*"MJPG")
+        made_up.gives[cv2.CAP_PROP_FOURCC] = mjpg
+        assert take("/dev/null", 1, fourcc="MJPG", width=32, strict=True)
+        assert next(iter(made_up.asked.items())) == (cv2.CAP_PROP_FOURCC, mjpg)
+        made_up.gives[cv2.CAP_PROP_FOURCC] = cv2.VideoWriter.fourcc(*"YUYV")
+        with pytest.raises(DeviceNotFound, match="fourcc: asked MJPG, got YUYV"):
+            build("/dev/null", fourcc="MJPG", strict=True).connect()
+        assert made_up.held == 0
+
+    def test_who_may_not_open_it_is_told_the_group(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        with pytest.raises(DeviceNotFound, match=r"not allowed; .* sudo usermod -aG video \$USER"):
+            build("/dev/null").connect()
+
     def test_a_device_that_does_not_say_its_rate(self, made_up: type[Capture]) -> None:
         made_up.gives[cv2.CAP_PROP_FPS] = 0
         (sample,) = take("/dev/null", 1)
@@ -267,6 +296,71 @@ class TestDevicePaths:
         assert made_up.held == 0
 
 
+class TestPipelines:
+    """OpenCV's wheels have no GStreamer: its side of it is made up, but for the first test."""
+
+    def test_an_opencv_without_gstreamer_is_said_and_what_to_do(self) -> None:
+        if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+            pytest.skip("this OpenCV has GStreamer")
+        with pytest.raises(ConfigError, match=r"built without GStreamer, .* JetPack's own") as said:
+            build(PIPELINE).connect()
+        assert str(said.value).startswith("camera cam: gstreamer:nvarguscamerasrc: ")
+        assert "s3cret" not in str(said.value)
+        assert "\n" not in str(said.value)
+
+    def test_it_is_opened_by_gstreamer_and_its_rate_is_known(self, pipeline: type[Capture]) -> None:
+        (sample,) = take(PIPELINE, 1, width=32, height=24, rate_hz=30, strict=True)
+        assert (sample.stream.rate_hz, sample.stream.shape) == (30.0, (24, 32, 3))
+        assert sample.stream.topic == "gstreamer:nvarguscamerasrc"
+        assert pipeline.asked == {}
+
+    def test_pictures_that_are_not_bgr(
+        self, pipeline: type[Capture], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        grey = np.zeros((24, 32), np.uint8)
+        monkeypatch.setattr(pipeline, "retrieve", lambda self: (True, grey))
+        with pytest.raises(DeviceNotFound, match=r"gives uint8\[24, 32\], expected BGR: end a pip"):
+            build(PIPELINE).connect()
+        assert pipeline.held == 0
+
+    def test_one_that_does_not_run(
+        self, pipeline: type[Capture], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipeline, "isOpened", lambda self: False)
+        with pytest.raises(DeviceNotFound, match=r"cannot be opened \(try it with gst-launch-1\.0"):
+            build(PIPELINE).connect()
+
+
+class TestLens:
+    LENS: ClassVar[dict[str, Any]] = {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "fx": 50.0,
+        "fy": 51.0,
+        "cx": 32.0,
+        "cy": 24.0,
+        "distortion": "brown_conrady",
+        "coefficients": [0.1, -0.2, 0.0, 0.0, 0.0],
+    }
+
+    def test_a_calibration_is_told_with_the_stream(self, server: MjpegServer) -> None:
+        lens = msgspec.convert(self.LENS, LensConfig)
+        (sample,) = take(server.url(), 1, intrinsics=lens, strict=True)
+        assert sample.stream.intrinsics == Intrinsics(
+            WIDTH, HEIGHT, 50.0, 51.0, 32.0, 24.0, "brown_conrady", (0.1, -0.2, 0.0, 0.0, 0.0)
+        )
+
+    def test_one_of_another_size_is_not(
+        self, server: MjpegServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lens = msgspec.convert(self.LENS | {"width": 640}, LensConfig)
+        (sample,) = take(server.url(), 1, intrinsics=lens)
+        assert sample.stream.intrinsics is None
+        assert "intrinsics: of 640x48, got 64x48" in caplog.text
+        with pytest.raises(DeviceNotFound, match="intrinsics: of 640x48, got 64x48"):
+            build(server.url(), intrinsics=lens, strict=True).connect()
+
+
 class Capture:
     """OpenCV's side of a USB camera of 32x24."""
 
@@ -274,9 +368,11 @@ class Capture:
     asked: dict[int, float]
     bad: set[int]
     held: int
+    device = ("/dev/null", cv2.CAP_V4L2)
 
-    def __init__(self, path: str, backend: int) -> None:
-        assert (path, backend) == ("/dev/null", cv2.CAP_V4L2)
+    def __init__(self, path: str, backend: int, params: Sequence[int] = ()) -> None:
+        assert (path, backend) == self.device
+        assert bool(params) == (backend == cv2.CAP_GSTREAMER)
         type(self).held += 1
         self._number = -1
 
@@ -309,3 +405,13 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> type[Capture]:
     capture.bad, capture.held = set(), 0
     monkeypatch.setattr(cv2, "VideoCapture", capture)
     return capture
+
+
+@pytest.fixture
+def pipeline(made_up: type[Capture], monkeypatch: pytest.MonkeyPatch) -> type[Capture]:
+    has = cv2.videoio_registry.hasBackend
+    monkeypatch.setattr(
+        cv2.videoio_registry, "hasBackend", lambda api: api == cv2.CAP_GSTREAMER or has(api)
+    )
+    made_up.device = (PIPELINE, cv2.CAP_GSTREAMER)
+    return made_up

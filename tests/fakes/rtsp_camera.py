@@ -37,7 +37,14 @@ def configure(factory: Any, media: Any, size: tuple[int, int]) -> None:
     source = media.get_element().get_by_name_recurse_up("camera")
     form = f"format=I420,width={width},height={height},framerate={RATE_HZ}/1"
     source.set_property("caps", Gst.Caps.from_string(f"video/x-raw,{form}"))
-    started_ns, sent, watched = time.monotonic_ns(), 0, True
+    started_ns, sent, watched = 0, 0, True
+
+    def begin(source: Any, length: int) -> None:
+        # Pictures from before it plays have no running time: at times none came after them.
+        nonlocal started_ns
+        if not started_ns:
+            started_ns = time.monotonic_ns()
+            GLib.timeout_add(1, tick)
 
     def end(media: Any) -> None:
         nonlocal watched
@@ -54,8 +61,8 @@ def configure(factory: Any, media: Any, size: tuple[int, int]) -> None:
             source.emit("push-buffer", Gst.Buffer.new_wrapped(grey + colour))
         return watched
 
+    source.connect("need-data", begin)
     media.connect("unprepared", end)
-    GLib.timeout_add(1, tick)
 
 
 def main(port: str, *login: str) -> None:
