@@ -13,7 +13,7 @@ from agent.contracts import Device
 from agent.errors import ConfigError
 from tools.device_search import Found
 
-__all__ = ["block", "config_text", "one_name", "refuse_twins", "twins"]
+__all__ = ["block", "config_text", "refuse_twins", "twins", "without_doubles"]
 
 HEAD = """\
 # What was connected when this file was made, by: python -m tools.devices --write {name}
@@ -50,6 +50,8 @@ bus:
   score_hz: 2                     # live scores a second
 """
 
+# What V4L2 calls cameras that another kind reads -> that kind.
+V4L2_NAMES = {"RealSense": "realsense", "Boson": "flir", "PureThermal": "flir"}
 MODES = 6  # of a device that are named in a comment
 
 
@@ -87,25 +89,34 @@ def refuse_twins(devices: Iterable[Device]) -> None:
         )
 
 
-def one_name(found: Sequence[Found]) -> list[Found]:
-    """`found`, where of a kind's devices that only a name tells one is usable at most.
+def without_doubles(found: Sequence[Found]) -> list[Found]:
+    """`found`, where each that another may stand for has that as its problem.
 
     What has a name alone may be a way to another one: "default" and "pulse" are the same
-    microphone, and so is the card behind them. So "default" is taken, or the first; none of them
-    where one of the kind is known by more than a name.
+    microphone, and so may be the card behind them. Of a kind's, "default" is taken, or the first;
+    none of them where one of the kind is known by more than a name. And a device that has a kind
+    of its own is a camera to V4L2 too.
     """
     usable = [each for each in found if not each.device.problem]
     best: dict[str, Found] = {}
     for each in sorted(usable, key=lambda each: (_name_alone(each), each.device.name != "default")):
         best.setdefault(each.device.kind, each)
-    chosen = []
-    for each in found:
-        first = best.get(each.device.kind, each)
-        if each in usable and each is not first and _name_alone(each):
-            problem = f"only a name tells it, and it may be the same as {first.name}"
-            each = replace(each, device=replace(each.device, problem=problem))
-        chosen.append(each)
-    return chosen
+
+    def doubt(each: Found) -> str:
+        first = best[each.device.kind]
+        if _name_alone(each) and each is not first:
+            return f"only a name tells it, and it may be the same as {first.name}"
+        for word, kind in V4L2_NAMES.items():
+            if each.device.kind == "camera" and word in each.device.name and kind in best:
+                return f"it is the same as {best[kind].name}"
+        return ""
+
+    return [
+        each
+        if each.device.problem
+        else replace(each, device=replace(each.device, problem=doubt(each)))
+        for each in found
+    ]
 
 
 def config_text(found: Sequence[Found], name: str) -> str:

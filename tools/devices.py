@@ -35,7 +35,7 @@ from agent.cli import run_command
 from agent.clock import Clock, SystemClock
 from agent.errors import ConfigError
 from tools.device_child import SETTLE_S, StreamFigures
-from tools.device_config import block, config_text, one_name, refuse_twins, twins
+from tools.device_config import block, config_text, refuse_twins, twins, without_doubles
 from tools.device_search import Found, KindFound, kinds, probe, search
 from tools.output import open_atomic, report_console
 
@@ -136,11 +136,12 @@ def _probe_all(
 
 
 def _write(path: Path, found: Sequence[KindFound], console: Console) -> None:
-    devices = one_name([each for kind in found for each in kind.devices])
+    devices = without_doubles([each for kind in found for each in kind.devices])
     text = config_text(devices, path.name)
     with open_atomic(path) as file:
         file.write(text.encode())
-    _say(console, f"{path}: {sum(not each.device.problem for each in devices)} devices")
+    names = [each.name for each in devices if not each.device.problem]
+    _say(console, f"{path}: written, with {', '.join(names)}")
     for each in devices:
         if each.device.problem:
             _say(console, f"left out: {each.device.kind} {each.device.name}: {each.device.problem}")

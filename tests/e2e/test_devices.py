@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import pytest
 from agent import cli
 from agent.clock import SystemClock
 from agent.config_file import load_config
+from agent.contracts import Device
 from tests.e2e.commands import ROOT, run
 from tests.fakes.pulse import PulseServer, why_not
-from tools.device_search import kinds, search
+from tools import device_search
+from tools.device_config import without_doubles
+from tools.device_search import Found, kinds, search
 from tools.devices import main
 
 MODULE = '''
@@ -157,6 +161,17 @@ def test_a_kind_that_hangs_is_stopped(bring: Bring) -> None:
     assert psutil.Process().children() == []
 
 
+def test_a_device_that_hangs_is_stopped(
+    bring: Bring, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(device_search, "CONNECT_LIMIT_S", 1.0)
+    more = "def connect(self):\n    import time; time.sleep(600)"
+    bring("fake", f"return [{device('serial:1')}]", more=more)
+    assert main(["--kind", "fake", "--probe", "--seconds", "0.5"]) == 1
+    assert "tried: no answer within 2 s; it was stopped" in capsys.readouterr().out
+    assert psutil.Process().children() == []
+
+
 def test_a_package_that_cannot_be_imported_costs_one_line(
     bring: Bring, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,7 +255,7 @@ def test_a_config_is_written_and_is_good(
     told = capsys.readouterr()
     assert f"not usable: {group}" in told.out
     assert f"left out: fake Pattern 3000: {group}" in told.err
-    assert f"{path}: 2 devices" in told.err
+    assert f"{path}: written, with fake, fake_2" in told.err
     config = load_config(path)
     assert [entry.name for entry in config.drivers] == ["fake", "fake_2"]
     assert not any(entry.config.required for entry in config.drivers)
@@ -325,6 +340,26 @@ def test_a_name_alone_is_not_written_beside_a_serial_number(bring: Bring, tmp_pa
     path = tmp_path / "mine.yaml"
     assert main(["--kind", "fake", "--write", str(path)]) == 0
     assert [entry.name for entry in load_config(path).drivers] == ["fake_2", "fake_3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "double"),
+    [
+        ("Intel(R) RealSense(TM) Depth Ca", "realsense", True),
+        ("Intel(R) RealSense(TM) Depth Ca", "imu", False),
+        ("PureThermal (fw:v1.3.0)", "flir", True),
+        ("HD Pro Webcam C920", "realsense", False),
+    ],
+)
+def test_a_camera_that_has_a_kind_of_its_own_is_not_written_twice(
+    name: str, kind: str, double: bool
+) -> None:
+    camera = Found("camera", Device("camera", name, "serial:1"))
+    other = Found("other", Device(kind, "By its SDK", "serial:2"))
+    told = [each.device.problem for each in without_doubles([camera, other])]
+    assert told == ["it is the same as other" if double else "", ""]
+    unusable = replace(other, device=replace(other.device, problem="not allowed"))
+    assert without_doubles([camera, unusable]) == [camera, unusable]
 
 
 def test_a_folder_that_is_not_there_is_said(
