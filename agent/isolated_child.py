@@ -1,4 +1,6 @@
-"""An isolated driver's process: `python -m agent.isolated_child FD PARENT`, started by isolate.py.
+"""An isolated driver's process: `python -m agent.isolated_child FD PARENT LABEL`.
+
+Started by agent/isolate.py; the label is for people who look at a list of processes.
 
 It reads the driver without a pause and passes on what it gives; where the agent does not keep up,
 the newest blocks are dropped and counted as lost ticks of their stream. It ends when the agent

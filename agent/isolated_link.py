@@ -35,7 +35,7 @@ class ChildLink:
         self._fds: list[int] = []
         self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
-            args = (str(far.fileno()), str(os.getpid()))
+            args = (str(far.fileno()), str(os.getpid()), label)
             self.process = ChildProcess("agent.isolated_child", args, [far.fileno()])
         self._socket.setblocking(False)
         self._poll = select.poll()
