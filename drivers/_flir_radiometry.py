@@ -27,6 +27,7 @@ ZERO_C_K = 273.15
 ALPHA = (0.006569, 0.01262)
 BETA = (-0.002276, -0.00667)
 X = 1.9
+MAX_K = 10_000.0
 
 ToCelsius = Callable[[Array], Array]
 """uint16 counts of any shape to float32 Celsius, all finite."""
@@ -77,7 +78,8 @@ class Planck:
 
     A GenICam camera names them R, B, F, J0 (offset) and J1 (gain); a radiometric picture R1, R2,
     B, F and O, with r = R1 / R2, offset = -O and gain 1. Counts below any radiance that the scene
-    can give read as -273.15, and above what the law can (F < 1) as the highest that it can.
+    can give read as -273.15, and those above what the law can (F < 1) as MAX_K. Raises ValueError
+    for constants that are no law.
     """
 
     r: float
@@ -89,8 +91,12 @@ class Planck:
     _table: Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # 65536 logarithms once, and not 327680 for each frame.
-        object.__setattr__(self, "_table", self._celsius(np.arange(65536, dtype=np.float64)))
+        try:
+            # 65536 logarithms once, and not 327680 for each frame.
+            table = self._celsius(np.arange(65536, dtype=np.float64))
+        except ArithmeticError as exc:
+            raise ValueError(f"{self} is no law of a thermal camera") from exc
+        object.__setattr__(self, "_table", table)
 
     def __call__(self, counts: Array) -> Array:
         celsius: Array = self._table[counts]
@@ -114,10 +120,10 @@ class Planck:
         elsewhere = (1 - scene.emissivity) * tau * self._radiance(scene.reflected_c)
         elsewhere += (1 - tau) * self._radiance(scene.air_c)
         own = ((counts - self.offset) / self.gain - elsewhere) / (scene.emissivity * tau)
+        kelvin = np.zeros_like(own)
         inside = own > 0
-        logarithm = np.log(self.r / np.where(inside, own, 1.0) + self.f)
-        inside &= logarithm > 0
-        kelvin = np.where(inside, self.b / np.where(inside, logarithm, 1.0), 0.0)
+        logarithm = np.log(np.maximum(self.r / own[inside] + self.f, 1.0))
+        kelvin[inside] = self.b / np.maximum(logarithm, self.b / MAX_K)
         table: Array = (kelvin - ZERO_C_K).astype(np.float32)
         table.flags.writeable = False
         return table

@@ -6,12 +6,14 @@ upright; audio is int16 (channels,) at its native rate.
 
 A file is played on the agent's clock: t_ns = start + (presentation time - first presentation
 time) / speed, to 1 ns and from exact fractions, the same line for all tracks, so that tracks
-cannot drift apart. A live source (a URL without a known length) is not paced: it is stamped as
+cannot drift apart. A radiometric JPEG of FLIR's has a stream `<name>_thermal` too, float32
+Celsius. A live source (a URL without a known length) is not paced: it is stamped as
 its packets arrive, and where it has a clock of its own that goes into `device_t_ns`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,14 +24,17 @@ import numpy as np
 from msgspec import Meta
 
 from agent.clock import NS_PER_S, Clock
-from agent.errors import DeviceLost, DeviceNotFound, EndOfStream
+from agent.errors import BadData, DeviceLost, DeviceNotFound, EndOfStream
 from agent.redact import redact
-from agent.types import Int64Array, Sample, Settings, StreamInfo
+from agent.types import Array, Int64Array, Sample, Settings, StreamInfo
 from drivers._av_reader import MediaReader
 from drivers._av_tracks import Block
+from drivers._flir_jpeg import thermal_picture
 from drivers._pacing import ns_per_s, ticks_ns, wait_until_due
 
 __all__ = ["PLUGIN", "MediaConfig", "MediaDriver"]
+
+logger = logging.getLogger(__name__)
 
 
 class MediaConfig(Settings, frozen=True, kw_only=True):
@@ -84,6 +89,7 @@ class MediaDriver:
         self._streams: tuple[StreamInfo, ...] = ()
         self._run: _Run | None = None
         self._latest_ns = 0
+        self._thermal: tuple[StreamInfo, Array] | None = None
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
@@ -98,9 +104,12 @@ class MediaDriver:
         self.disconnect()
         reader = self._open()
         self._streams = self._describe(reader)
+        count = len(self._streams)
+        self._thermal = self._find_thermal()
+        if self._thermal is not None:
+            self._streams += (self._thermal[0],)
         # An unpaced source runs ahead of the clock; a second connect must not go back.
         start_ns = max(self._clock.now_ns(), self._latest_ns)
-        count = len(self._streams)
         self._run = _Run(
             reader, start_ns, next_seq=[0] * count, last_t_ns=[self._latest_ns] * count
         )
@@ -133,7 +142,11 @@ class MediaDriver:
             device_t_ns = ticks_ns(block.time_s * NS_PER_S, block.step_s * NS_PER_S, len(t_ns))
         seq = run.next_seq[index] + block.lost
         run.next_seq[index] = seq + len(t_ns)
-        return [Sample(info, seq, t_ns, arrival_ns, block.data, device_t_ns, block.lost)]
+        samples = [Sample(info, seq, t_ns, arrival_ns, block.data, device_t_ns, block.lost)]
+        if self._thermal is not None:
+            thermal, celsius = self._thermal
+            samples.append(Sample(thermal, seq, t_ns, arrival_ns, celsius[None], lost=block.lost))
+        return samples
 
     def disconnect(self) -> None:
         """Close the source. Idempotent."""
@@ -144,6 +157,24 @@ class MediaDriver:
     def _open(self) -> MediaReader:
         c, now_ns = self._config, self._clock.now_ns
         return MediaReader(self._name, c.source, c.width, c.height, c.network_timeout_s, now_ns)
+
+    def _find_thermal(self) -> tuple[StreamInfo, Array] | None:
+        """The thermal picture that comes with a JPEG's own, of which there is one."""
+        path = self._config.path
+        if path is None or path.suffix.lower() not in (".jpg", ".jpeg") or not path.is_file():
+            return None
+        try:
+            celsius = thermal_picture(path.read_bytes(), self._label)
+        except (BadData, OSError) as exc:
+            logger.warning("%s; only the visible one is played", exc)
+            return None
+        if celsius is None:
+            return None
+        height, width = celsius.shape
+        name = f"{self._name}_thermal"
+        rate_hz = self._streams[0].rate_hz
+        shape, topic = (height, width), f"{path}#thermal"
+        return StreamInfo(name, "thermal", "float32", shape, rate_hz, "c", topic=topic), celsius
 
     def _describe(self, reader: MediaReader) -> tuple[StreamInfo, ...]:
         timed = reader.has_stamps or not reader.live
@@ -190,7 +221,7 @@ class MediaDriver:
             run.reader = self._open()
         except DeviceNotFound as exc:
             raise DeviceLost(f"{exc} (while looping)") from exc
-        if self._describe(run.reader) != self._streams:
+        if self._describe(run.reader) != self._streams[: len(run.next_seq)]:
             raise DeviceLost(f"{self._label}: its tracks have changed while looping")
         run.shift_s = run.end_s
 
