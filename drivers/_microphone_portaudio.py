@@ -143,9 +143,9 @@ class PortAudio:
         finally:
             self._lock.release()
 
-    def silent_s(self, device: str) -> float | None:
-        """How long a stream of `device` that was put aside has been silent; None without one."""
-        return max((one.silent_s for one in self._hung if one.device == device), default=None)
+    def hangs(self, device: str) -> bool:
+        """Whether a stream of `device` was put aside: to open another would wait for it."""
+        return any(one.device == device for one in self._hung)
 
     def add(self, one: OpenStream) -> None:
         """`one` is open and started. To be called while PortAudio is held."""

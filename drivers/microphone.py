@@ -162,11 +162,8 @@ class MicrophoneDriver:
         sd = import_sounddevice()
         with PORTAUDIO.held(sd, self._label):
             device = find_input(sd, self._config.device, self._label)
-            silent_s = PORTAUDIO.silent_s(device.name)
-            if silent_s is not None:
-                raise DeviceNotFound(
-                    f"{self._label}: its sound server has not answered for {silent_s:.0f} s"
-                )
+            if PORTAUDIO.hangs(device.name):
+                raise DeviceNotFound(f"{self._label}: its sound server still hangs")
             self._run = self._open(sd, device)
             PORTAUDIO.add(self._run.source)
         self._streams = (self._run.info,)
@@ -204,7 +201,7 @@ class MicrophoneDriver:
                     f"{self._label}: no block for {source.silent_s:.1f} s: "
                     "the sound server or the device hangs"
                 ) from exc
-            raise ReadTimeout(f"{self._label}: no sound for {wait_s:g} s") from exc
+            raise ReadTimeout(f"{self._label}: no block in time") from exc
 
     def _open(self, sd: Any, device: SoundInput) -> _Run:
         c = self._config

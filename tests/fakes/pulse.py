@@ -21,17 +21,18 @@ RATE_HZ = 48_000
 START_S = 20
 # PulseAudio's names of what ALSA calls a device of four channels; with others it mixes them.
 FOUR = "front-left,front-right,rear-left,rear-right"
-# Writes a file of int16 at the pace of its rate, each 10 ms when the last tick of it is due, and
-# says first when, by CLOCK_MONOTONIC in ns, its first tick is.
+# Writes a file of int16 at the pace of its rate, each 2 ms when the last tick of it is due, and
+# says first when, by CLOCK_MONOTONIC in ns, its first tick is. PulseAudio takes what it has read
+# to be captured just then, so larger pieces would be as much jitter of the source itself.
 PACED = """
 import sys, time
 rate_hz, path, fifo = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-sound, step = open(path, "rb").read(), rate_hz // 100 * 2
+sound, step = open(path, "rb").read(), rate_hz // 500 * 2
 out = open(fifo, "wb", buffering=0)
 start_ns = time.monotonic_ns()
 print(start_ns, flush=True)
 for number in range(len(sound) // step):
-    left_ns = start_ns + (number + 1) * 10_000_000 - time.monotonic_ns()
+    left_ns = start_ns + (number + 1) * 2_000_000 - time.monotonic_ns()
     time.sleep(max(0, left_ns) / 1e9)
     out.write(sound[number * step : (number + 1) * step])
 """
@@ -118,6 +119,7 @@ class PulseServer:
         """
         fifo, path = self._folder / "fifo", self._folder / "sound.raw"
         path.write_bytes(sound.tobytes())
+        fifo.unlink(missing_ok=True)
         made = f"source_name=fed file={fifo} format=s16le rate={rate_hz} channels=1".split()
         subprocess.run(
             ["pactl", "load-module", "module-pipe-source", *made], check=True, capture_output=True
@@ -136,4 +138,6 @@ class PulseServer:
         path = self._folder / "sound.wav"
         soundfile.write(path, sound, RATE_HZ)
         command = ["paplay", "-d", "fake", "--latency-msec=20", str(path)]
+        if sound.shape[1] == 4:
+            command.insert(1, f"--channel-map={FOUR}")
         subprocess.run(command, check=True, capture_output=True)
