@@ -17,12 +17,13 @@ from agent.stream.pump import Pump, StreamState
 from agent.supervise import ThreadGroup
 from agent.types import Array, Sample
 from drivers.imu import PLUGIN, ImuConfig
-from tests.fakes.imu_messages import DEVICE_CLOCK, MESSAGES, NUMBERED, at_rate, expected
+from tests.fakes.imu_messages import MESSAGES, NUMBERED, at_rate, expected
 from tests.fakes.serial_device import SerialDevice
 
 pytest.importorskip("serial", reason="needs pip install 'sensebind[imu]'")
 
 RATES_HZ = [100, 1000]
+TICKS = {100: 60, 1000: 400}
 PATIENCE_S = 20.0
 NOISE = b"\x00\xaa\x55\xfa?\x01\n"
 BROKEN_EACH, BROKEN = 20, 13  # of 20 messages the one of which the second half is missing
@@ -136,13 +137,13 @@ def check(protocol: str, samples: list[Sample]) -> None:
 def test_noise_half_messages_and_a_plug_pulled(tmp_path: Path, protocol: str, rate_hz: int) -> None:
     line = Line(tmp_path / "tty", protocol, rate_hz, good=False)
     with line.running():
-        line.wait_for(rate_hz // 2 + 50)
+        line.wait_for(TICKS[rate_hz])
         line.device.unplug()
         until(lambda: line.state.state == "offline")
         before = list(line.samples)
         assert "is gone" in line.state.reason
         line.device.plug()
-        line.wait_for(rate_hz // 2 + 50)
+        line.wait_for(TICKS[rate_hz])
     after = line.samples[len(before) :]
     for part in (before, after):
         check(protocol, part)
@@ -178,7 +179,7 @@ def test_stamps_follow_the_device(
 ) -> None:
     line = Line(tmp_path / "tty", protocol, rate_hz)
     with line.running():
-        line.wait_for(rate_hz)
+        line.wait_for(TICKS[rate_hz])
     errors_ms = np.abs(stamp_errors_ms(line))
     # Quiet machine: p99 below 5 ms. The bound is for a busy one: no wrong tick, rate or clock.
     record_property("stamp_p99_ms", float(np.percentile(errors_ms, 99)))
