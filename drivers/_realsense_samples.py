@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -94,19 +94,16 @@ class Samples:
         self._infos = self._describe()
         self._next_seq = dict.fromkeys(self._infos, 0)
         self._newest_ns = dict.fromkeys(self._infos, 0)
-        self._arrival_ns = 0
+        self._arrival_ns = 0  # of what was told last
 
     @property
     def streams(self) -> tuple[StreamInfo, ...]:
         return tuple(self._infos.values())
 
     def convert(self, frames: Iterable[Frame]) -> list[Sample]:
-        """What the frames complete, in the order of arrival; perhaps nothing."""
+        """What the frames complete, perhaps nothing; `arrival_ns` never goes back."""
         ticks: list[tuple[str, _Tick]] = []
         for frame in frames:
-            # Of two sensors' threads the later one may be the first to put its frame.
-            self._arrival_ns = max(self._arrival_ns, frame.arrival_ns)
-            frame = replace(frame, arrival_ns=self._arrival_ns)
             ticks += self._ticks(frame)
         return self._blocks(ticks)
 
@@ -160,10 +157,10 @@ class Samples:
     def _motion(self, what: str, readings: Sequence[Reading]) -> list[tuple[str, _Tick]]:
         return [(what, self._tick(r.device_ns, r.arrival_ns, r.values, r.lost)) for r in readings]
 
-    def _tick(self, device_ns: int, came_ns: int, data: Array, lost: int) -> _Tick:
-        """came_ns: when its own frame did; it arrives with the one that completes it."""
-        t_ns = self._place(device_ns, came_ns)
-        return _Tick(t_ns, device_ns, self._arrival_ns, data, lost)
+    def _tick(self, device_ns: int, arrival_ns: int, data: Array, lost: int) -> _Tick:
+        """arrival_ns: of its own frame, from which the agent learns the device's clock, and not
+        of the one that it had to wait for."""
+        return _Tick(self._place(device_ns, arrival_ns), device_ns, arrival_ns, data, lost)
 
     def _blocks(self, ticks: Sequence[tuple[str, _Tick]]) -> list[Sample]:
         """One sample of each run of motion readings without a gap, and of each picture."""
@@ -188,7 +185,9 @@ class Samples:
         self._newest_ns[what] = int(t_ns[-1])
         device_t_ns = np.array([tick.device_ns for tick in run], np.int64)
         data = run[0].data[np.newaxis] if len(run) == 1 else np.stack([t.data for t in run])
-        return Sample(self._infos[what], seq, t_ns, run[-1].arrival_ns, data, device_t_ns, lost)
+        # Another stream's may have been told while this one waited, or was faster in its thread.
+        self._arrival_ns = max(self._arrival_ns, run[-1].arrival_ns)
+        return Sample(self._infos[what], seq, t_ns, self._arrival_ns, data, device_t_ns, lost)
 
     def _describe(self) -> dict[str, StreamInfo]:
         infos = {}

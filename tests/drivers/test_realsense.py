@@ -22,7 +22,7 @@ from drivers import _realsense_device
 from drivers._realsense_device import open_error
 from drivers._realsense_frames import Millimetres
 from drivers._realsense_imu import MAX_GAP_NS, ImuMerger, Reading
-from drivers.realsense import PLUGIN, RealSenseConfig, RealSenseDriver
+from drivers.realsense import PLUGIN, RealSenseConfig, RealSenseDriver, VideoMode
 from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all
 
 rs = pytest.importorskip("pyrealsense2", reason="pyrealsense2 is not installed")
@@ -196,9 +196,9 @@ class TestAlignment:
         np.testing.assert_array_equal(device_ms(moved["cam_depth"]), device_ms(plain["cam_depth"]))
 
     def test_a_wall_is_seen_by_the_other_camera_where_geometry_says(self, tmp_path: Path) -> None:
-        # A wall 1 m away. The cameras look the same way, BASELINE_M apart, and the colour
-        # camera's centre is 1 px further right: the wall moves by fx * baseline / z + 1 px.
-        wall = np.full((48, 64), 1000, np.uint16)
+        # A wall 0.3 m away. The colour camera is BASELINE_M to the right, and its picture's
+        # centre 1 px: the wall moves by -fx * baseline / z + 1 px.
+        wall = np.full((48, 64), 300, np.uint16)
         wall[:, :20] = 0
         given = [
             Event(1000.0, "depth", 1, wall),
@@ -208,18 +208,18 @@ class TestAlignment:
         camera.record(tmp_path / "a.db3", given)
         _, got = play(tmp_path / "a.db3", align="colour")
         row = data_of(got["cam_depth"])[0, 24]
-        edge = 20 + 57.6 * BASELINE_M / 1.0 + 1
+        edge = 20 - 57.6 * BASELINE_M / 0.3 + 1
         assert np.flatnonzero(row)[0] == pytest.approx(edge, abs=1.0)
-        assert set(row[row > 0]) == {1000}
+        assert set(row[row > 0]) == {300}
 
     def test_colour_is_moved_with_the_depth_of_its_moment(self, tmp_path: Path) -> None:
-        # Depth k is 300 + 100 k mm, and colour k comes just before depth k: with an older depth
-        # it would be moved by another number of pixels.
+        # The wall is at 100 and 400 mm in turn, and each picture comes just before its depth:
+        # with the one before it would be moved by 8 pixels and not by 1, or the other way.
         given = []
         for k in range(6):
             ramp = np.repeat(np.arange(64, dtype=np.uint8)[np.newaxis, :, np.newaxis], 48, 0)
             given.append(Event(1000 + 33.3 * k, "colour", k + 1, np.repeat(ramp, 3, 2)))
-            depth = np.full((48, 64), 300 + 100 * k, np.uint16)
+            depth = np.full((48, 64), (100, 400)[k % 2], np.uint16)
             given.append(Event(1000 + 33.3 * k + 1, "depth", k + 1, depth))
         camera = RealSense(kinds=("depth", "colour"))
         camera.record(tmp_path / "a.db3", given)
@@ -227,7 +227,7 @@ class TestAlignment:
         pictures = data_of(got["cam_colour"])
         assert len(pictures) == 6
         for k, picture in enumerate(pictures):
-            shift = 57.6 * BASELINE_M / (0.3 + 0.1 * k) + 1
+            shift = -57.6 * BASELINE_M / (0.1, 0.4)[k % 2] + 1
             assert picture[24, 30, 0] == pytest.approx(30 + shift, abs=1.0)
 
 
@@ -282,11 +282,8 @@ class TestRefusals:
     def test_another_mode_is_a_warning_or_where_strict_refused(
         self, recording: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        fields: dict[str, Any] = {
-            "depth": {"width": 640, "rate_hz": 30},
-            "playback": str(recording),
-        }
-        asked = msgspec.convert(fields, RealSenseConfig)
+        mode = VideoMode(width=640, rate_hz=30)
+        asked = RealSenseConfig(depth=mode, playback=recording)
         driver = PLUGIN("cam", asked, ManualClock(START_NS))
         driver.connect()
         driver.disconnect()
