@@ -42,6 +42,10 @@ from tools.output import open_atomic, report_console
 __all__ = ["main"]
 
 SECONDS = 2.0
+NOTHING = """\
+nothing that can be looked for is connected. A camera's URL, a UART of the board or a recording is
+named by hand in a config; what runs without any device:
+  python -m agent --config configs/synthetic.yaml"""
 # An interval is from one tick's stamp to the next, a latency from capture to arrival.
 HEADINGS = (
     "stream",
@@ -61,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     looked_for = kinds()
     args = _parser(looked_for).parse_args(argv)
-    if args.write is not None and args.write.exists():
-        raise ConfigError(f"{args.write}: is there already, expected a new file")
+    if args.write is not None:
+        _refuse_existing(args.write)
     clock = SystemClock()
     notes = Console(stderr=True)
     chosen = {kind: told for kind, told in looked_for.items() if kind in (args.kind or looked_for)}
@@ -135,9 +139,15 @@ def _probe_all(
         return [replace(kind, devices=tuple(map(tried, kind.devices))) for kind in found]
 
 
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise ConfigError(f"{path}: is there already, expected a new file")
+
+
 def _write(path: Path, found: Sequence[KindFound], console: Console) -> None:
     devices = without_doubles([each for kind in found for each in kind.devices])
     text = config_text(devices, path.name)
+    _refuse_existing(path)  # again: trying each device takes seconds
     with open_atomic(path) as file:
         file.write(text.encode())
     names = [each.name for each in devices if not each.device.problem]
@@ -165,8 +175,7 @@ def _print(found: Sequence[KindFound], console: Console) -> None:
     if any(each.probe for kind in found for each in kind.devices):
         _print_figures(found, console)
     if not any(kind.devices for kind in found):
-        _say(console, "nothing is connected that could be found; what runs without a device:")
-        _say(console, "  python -m agent --config configs/synthetic.yaml")
+        _say(console, NOTHING)
 
 
 def _print_device(each: Found, console: Console) -> None:

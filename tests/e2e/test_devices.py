@@ -396,9 +396,9 @@ def test_a_real_microphone_is_found_measured_and_written(
     by_name = {device["name"]: device for device in found["devices"]}
     (stream,) = by_name["default"]["probe"]["streams"]
     assert stream["modality"] == "audio"
-    assert stream["rate_hz"] == pytest.approx(stream["nominal_hz"], rel=0.02)
-    assert stream["lost"] == 0
-    assert stream["latency_p99_ms"] < 1000
+    assert stream["rate_hz"] == pytest.approx(stream["nominal_hz"], rel=0.05)
+    assert stream["ticks"] > stream["nominal_hz"], "of two seconds"
+    assert 0 <= stream["latency_p50_ms"] <= stream["latency_p99_ms"]
     (entry,) = load_config(path).drivers
     assert (entry.config.kind, entry.settings.device) == ("microphone", "default")
 
