@@ -22,6 +22,7 @@ from agent.errors import BadData, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.types import Array
 from drivers import _flir_usb
 from drivers._flir_fslp import BosonControl, Fslp, Reply, encode
+from drivers._serial_ports import SerialPort
 from drivers.flir import PLUGIN, FlirConfig, FlirDriver
 from tests.contracts.driver_contract import DriverContract, read_all
 from tests.fakes.boson_port import BosonPort
@@ -373,3 +374,25 @@ class TestDiscovery:
             _flir_usb.find_video("auto", "lepton", "x")
         with pytest.raises(DeviceNotFound, match="no FLIR Boson answers to 'usb:9'"):
             _flir_usb.find_video("usb:9", "boson", "x")
+
+    def test_a_boson_comes_with_the_control_port_of_its_own_socket(
+        self, tree: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_flir_usb, "SYS_TTY", tmp_path / "tty")
+        ports = []
+        for number in (2, 4):
+            tree(number, ("09cb", "4007"), "")
+            (tmp_path / f"tty/ttyACM{number}").mkdir(parents=True)
+            interface = tmp_path / f"usb/1-{number // 2}/1-{number // 2}:1.2"
+            interface.mkdir()
+            (tmp_path / f"tty/ttyACM{number}/device").symlink_to(interface)
+            path = str(tmp_path / f"dev/ttyACM{number}")
+            link = f"/dev/serial/by-path/{number // 2}"
+            ports.append(SerialPort(link, path, "Boson", "", True, 0x09CB, 0x4007, None))
+        ports.append(SerialPort("usb:7", "/dev/ttyUSB0", "GPS", "", False, 1, 2, "7"))
+        monkeypatch.setattr(_flir_usb, "find_ports", lambda: ports[::-1])
+        found = [dict(device.settings["boson"]) for device in _flir_usb.discover_uvc()]
+        assert [boson["port"] for boson in found] == [
+            "/dev/serial/by-path/1",
+            "/dev/serial/by-path/2",
+        ]
