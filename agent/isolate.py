@@ -7,6 +7,7 @@ device that is lost, and connecting again starts a new one. docs/adr/0009-isolat
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,7 @@ class IsolatedDriver:
             read_timeout_s=entry.config.read_timeout_s,
             buffer_s=entry.config.buffer_s,
             log_level=logger.getEffectiveLevel(),
+            python_path=os.environ.get("PYTHONPATH", ""),
         )
 
     def _take(self, child: ChildLink, ring: RingReader, message: FromChild) -> Sample:

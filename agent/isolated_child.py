@@ -116,6 +116,7 @@ def main() -> int:
     with socket.socket(fileno=fd) as sock:
         link = Link(sock)
         setup = link.setup()
+        os.environ["PYTHONPATH"] = setup.python_path  # empty is as if it were not set
         logging.basicConfig(
             level=setup.log_level, format="%(message)s", handlers=[LogForwarder(link)]
         )

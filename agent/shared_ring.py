@@ -45,7 +45,8 @@ class Setup(msgspec.Struct, frozen=True):
     """The first message, to the child: which driver, and on which clock.
 
     anchor: of agent.clock.SystemClock. buffer_s: what the ring holds. log_level: least level of
-    the log lines that are wanted.
+    the log lines that are wanted. python_path: PYTHONPATH as the agent has it, for programs that
+    the driver starts: the child's own is made for this interpreter alone.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Setup(msgspec.Struct, frozen=True):
     read_timeout_s: float
     buffer_s: float
     log_level: int
+    python_path: str
 
 
 class Connected(msgspec.Struct, frozen=True, tag="connected"):

@@ -92,6 +92,8 @@ def _exceptions(errors: list[BaseException]) -> list[Exception]:
 class ChildProcess:
     """`python -m module args` in a session of its own, so that Ctrl-C does not reach it.
 
+    It finds modules where this process does: its PYTHONPATH is our `sys.path`.
+
     fds: of this process, to be inherited under the same numbers. output: file descriptor of its
     stdout and stderr together, non-blocking, at its end once the child and all it started are
     gone. `close` has to be called.

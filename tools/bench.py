@@ -11,7 +11,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent.cli import run_command
-from tools.benches import gate, imagebind, live, senses, still, stream
+from tools.benches import gate, imagebind, isolate, live, senses, still, stream
 
 __all__ = ["main"]
 
@@ -24,7 +24,7 @@ examples:
   python -m tools.bench imagebind --folder models/imagebind --towers image,audio
 """
 
-BENCHMARKS = (live, stream, senses, gate, still, imagebind)
+BENCHMARKS = (live, stream, senses, gate, still, isolate, imagebind)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

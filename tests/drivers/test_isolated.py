@@ -243,14 +243,18 @@ def test_a_bad_block_is_told_once_and_in_its_place(driver: Callable[..., Isolate
 
 
 def test_what_it_logs_and_prints_comes_out_here(
-    driver: Callable[..., IsolatedDriver], caplog: pytest.LogCaptureFixture
+    driver: Callable[..., IsolatedDriver],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And the programs that it starts, perhaps of another Python, find PYTHONPATH as it was."""
+    monkeypatch.setenv("PYTHONPATH", "as_it_was")
     failing = driver(fault="talk", blocks=8)
     failing.connect()
     read_until(failing, EndOfStream)
     failing.disconnect()
     assert ("sdk", logging.ERROR, "a log line of the SDK") in caplog.record_tuples
-    assert "failing test: printed by the SDK" in caplog.messages
+    assert "failing test: printed by the SDK, PYTHONPATH=as_it_was" in caplog.messages
     assert "failing test: written by C code" in caplog.messages
 
 

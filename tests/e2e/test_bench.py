@@ -103,3 +103,14 @@ def test_an_option_that_cannot_be_is_one_line(
     options: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     refused(run("tools.bench", *options), 2, *words)
+
+
+def test_isolate_sets_a_process_beside_the_agents_own(tmp_path: Path) -> None:
+    result = run("tools.bench", "isolate", "--seconds", "0.5", "--json", tmp_path / "out.json")
+    assert result.returncode == 0, result.stderr
+    assert "child CPU %" in result.stdout
+    rows = figures(tmp_path / "out.json")["rows"]
+    assert [row["isolated"] for row in rows] == [False, True] * 2
+    assert all(row["rate_hz"] > 0 and row["p99_ms"] >= row["p50_ms"] >= 0 for row in rows)
+    assert all((row["child_rss_mb"] > 0) == row["isolated"] for row in rows)
+    refused(run("tools.bench", "isolate", "--seconds", "0"), 2, "--seconds", "more than 0")

@@ -109,7 +109,7 @@ class FailingDriver:
             raise OwnError("failing: in a way of its own")
         if fault == "talk":
             logging.getLogger("sdk").error("a log line of the SDK")
-            print("printed by the SDK", flush=True)
+            print(f"printed by the SDK, PYTHONPATH={os.environ['PYTHONPATH']}", flush=True)
             os.write(2, b"written by C code\n")
 
 

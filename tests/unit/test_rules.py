@@ -100,6 +100,12 @@ def test_only_supervise_starts_threads() -> None:
     assert [str(path) for path in MODULES if starts(path)] == ["agent/supervise.py"]
 
 
+def test_only_supervise_starts_processes_of_the_agent() -> None:
+    own = [path for path in MODULES if path.parts[0] == "agent"]
+    starters = [str(path) for path in own if "subprocess" in imports(named(path))]
+    assert starters == ["agent/supervise.py"]
+
+
 def test_only_clock_reads_time() -> None:
     def reads_time(path: Path) -> bool:
         tree = named(path)
