@@ -58,6 +58,8 @@ XSENS_VID = 0x2639
 XSENS_PIDS = {0x0001, 0x0002, 0x0003, 0x0011, 0x0012, 0x0013, 0x0017, 0x0300, 0x0301}
 FLIR_VID = 0x09CB  # a Boson's control line (usb.ids: FLIR Systems), which is no IMU
 
+MAX_BYTES = 65_536  # taken at once: a line that never pauses is no reason never to return
+
 Positive = Annotated[float, Meta(gt=0)]
 
 
@@ -234,6 +236,10 @@ class ImuDriver:
         while True:
             data = port.read(max(1, port.in_waiting))
             arrival_ns = self._clock.now_ns()
+            # More has come only where this thread was kept waiting: it is what is stamped now.
+            while len(data) < MAX_BYTES and (waiting := port.in_waiting):
+                data += port.read(waiting)
+                arrival_ns = self._clock.now_ns()
             readings = decoder.feed(data)
             if readings:
                 return readings, arrival_ns

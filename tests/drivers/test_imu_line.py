@@ -157,7 +157,7 @@ def test_noise_half_messages_and_a_plug_pulled(tmp_path: Path, protocol: str, ra
 
 def stamp_errors_ms(line: Line) -> Array:
     """Of each tick, its stamp after when the device says it measured, or, without a clock, sent."""
-    _, t_ns, data = joined(line.samples)
+    seqs, t_ns, data = joined(line.samples)
     sent_ns = np.array(line.device.sent_ns)
     if line.state.clock is not None:
         period_ns = 1e9 / line.device.rate_hz
@@ -168,8 +168,7 @@ def stamp_errors_ms(line: Line) -> Array:
     phase = int(np.abs(wanted - data[middle]).max(axis=1).argmin())
     numbers = np.arange(phase, len(sent_ns), 50)
     at = int(numbers[np.abs(sent_ns[numbers] + shift_ns - t_ns[middle]).argmin()])
-    first = at - middle
-    return (t_ns - shift_ns - sent_ns[first : first + len(t_ns)]) / 1e6
+    return (t_ns - shift_ns - sent_ns[at + seqs - seqs[middle]]) / 1e6
 
 
 @both_rates
@@ -183,5 +182,4 @@ def test_stamps_follow_the_device(
     errors_ms = np.abs(stamp_errors_ms(line))
     # Quiet machine: p99 below 5 ms. The bound is for a busy one: no wrong tick, rate or clock.
     record_property("stamp_p99_ms", float(np.percentile(errors_ms, 99)))
-    assert line.state.lost == line.state.bad == 0
     assert np.percentile(errors_ms, 50) < 25
