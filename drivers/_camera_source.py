@@ -6,6 +6,7 @@ FFmpeg for a URL, GStreamer for a pipeline, V4L2 for a device under /dev.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +39,8 @@ _opening = threading.Lock()
 
 
 def is_pipeline(device: str) -> bool:
-    """Whether it is a GStreamer pipeline, whose elements stand apart by " ! "."""
-    return " ! " in device
+    """Whether it is a GStreamer pipeline, whose elements stand apart by "!" between spaces."""
+    return re.search(r"\s!\s", device) is not None
 
 
 def shown(device: str) -> str:

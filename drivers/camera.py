@@ -21,7 +21,7 @@ from msgspec import Meta
 from agent.clock import Clock, from_s
 from agent.contracts import Device
 from agent.errors import BadData, DeviceLost, DeviceNotFound
-from agent.redact import is_url
+from agent.redact import is_url, redact
 from agent.types import Array, Intrinsics, Sample, Settings, StreamInfo
 from drivers._camera_devices import find_cameras, only_camera
 from drivers._camera_source import (
@@ -40,7 +40,9 @@ __all__ = ["PLUGIN", "CameraConfig", "CameraDriver", "LensConfig"]
 
 logger = logging.getLogger(__name__)
 
-DEVICE = re.compile(r"auto|\d+|/dev/.+|(rtsp|http)s?://.+|[a-z]\w* .*! *appsink\b[^!]*", re.DOTALL)
+DEVICE = re.compile(
+    r"auto|\d+|/dev/\S+|(rtsp|http)s?://\S+|[a-z]\w*\s(.*\s)?!\s+appsink\b[^!]*", re.S
+)
 # 29.97 is what a camera that is asked for 30 may say.
 RATE_TOLERANCE = 0.01
 
@@ -89,11 +91,12 @@ class CameraConfig(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not DEVICE.fullmatch(self.source):
             # A URL without its scheme, or a pipeline, may hold a password.
-            hide = "@" in self.source or "!" in self.source
+            hide = not is_url(self.source) and re.search("[@!]", self.source)
+            got = "***" if hide else redact(self.source)
             raise ValueError(
-                f"device: got {'***' if hide else self.source!r}, expected an index such as 0, "
-                "a path under /dev, auto, a URL such as rtsp://host/path, or a GStreamer pipeline "
-                "that ends in appsink; a file is read by kind media"
+                f"device: got {got!r}, expected an index such as 0, a path under /dev, auto, a URL "
+                "such as rtsp://host/path, or a GStreamer pipeline that ends in appsink; a file is "
+                "read by kind media"
             )
         if self.fourcc is not None and (is_pipeline(self.source) or is_url(self.source)):
             raise ValueError("fourcc: can be asked of a device under /dev only")

@@ -9,12 +9,15 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.clock import Clock, SystemClock
 from agent.config import DriverConfig
 from agent.contracts import Driver
 from agent.errors import BadData, ConfigError, DeviceLost, DeviceNotFound
 from agent.types import Intrinsics, Sample
+from drivers._camera_source import is_pipeline, shown
 from drivers.camera import PLUGIN, CameraConfig, CameraDriver, LensConfig
 from tests.contracts.driver_contract import DriverContract, read_all
 from tests.fakes.mjpeg_server import SIZE, MjpegServer, number_of, picture
@@ -215,6 +218,41 @@ class TestConfig:
             msgspec.ValidationError, match=f"device: got {str(device)!r}, expected an"
         ):
             msgspec.convert({"device": device}, CameraConfig)
+
+    @pytest.mark.parametrize(
+        "device", ["videotestsrc ! appsink", "a x=1 !\n b !\n appsink drop=1\n"]
+    )
+    def test_what_a_pipeline_may_be(self, device: str) -> None:
+        assert is_pipeline(msgspec.convert({"device": device}, CameraConfig).source)
+
+    @pytest.mark.parametrize(
+        "device",
+        [
+            "videotestsrc ! fakesink",
+            "a ! appsink ! b",
+            "a !appsink",
+            "appsink",
+            "http://h/a ! appsink",
+            "http://h/a ! b?token=s3cret",
+        ],
+    )
+    def test_what_a_pipeline_may_not_be(self, device: str) -> None:
+        with pytest.raises(msgspec.ValidationError, match="device: got ") as refused:
+            msgspec.convert({"device": device}, CameraConfig)
+        assert "s3cret" not in str(refused.value)
+
+    @given(
+        before=st.from_regex("[!-~]*", fullmatch=True),
+        after=st.from_regex("[!-~]*", fullmatch=True),
+    )
+    def test_no_message_can_show_a_password(self, before: str, after: str) -> None:
+        password = f"{before}s3cret{after}"
+        for device in (
+            f"rtsp://me:{password}@host:554/a?b={password}",
+            f"rtspsrc location=rtsp://me:{password}@host ! decodebin ! appsink",
+            f"rtspsrc user-id=me user-pw={password} !\ndecodebin ! appsink",
+        ):
+            assert "s3cret" not in shown(device)
 
     @pytest.mark.parametrize("device", [f"{LOGIN}host/1", "rtspsrc user-pw=s3cret ! fakesink"])
     def test_what_may_hold_a_password_is_not_repeated(self, device: str) -> None:
