@@ -69,6 +69,8 @@ class RealSenseConfig(Settings, frozen=True, kw_only=True):
     silent_s: Positive = 5.0
 
     def __post_init__(self) -> None:
+        if self.playback is not None and (self.emitter, self.laser_power_mw) != (None, None):
+            raise ValueError("emitter, laser_power_mw: are of a device, not of a playback")
         if self.streams is None:
             return
         if self.align != "none" and not {"depth", "colour"} <= set(self.streams):

@@ -19,12 +19,15 @@ __all__ = [
     "NotReadable",
     "best_mode",
     "check_file",
+    "differences",
     "discovered",
     "extrinsics_of",
     "info_of",
     "intrinsics_of",
     "modes_of",
+    "one_line",
     "open_error",
+    "set_options",
     "unreadable",
 ]
 
@@ -71,9 +74,13 @@ class NotReadable:
     port: str
 
 
+def one_line(exc: Exception) -> str:
+    return " ".join(str(exc).split())
+
+
 def open_error(label: str, exc: Exception) -> DriverError:
     """The SDK's RuntimeError as the error of a failed connect."""
-    reason = " ".join(str(exc).split())
+    reason = one_line(exc)
     if DENIED.search(reason):
         return DeviceNotFound(f"{label}: {PERMISSION} ({reason})")
     if BUSY.search(reason):
@@ -126,6 +133,40 @@ def best_mode(modes: Sequence[Mode], asked: Mapping[str, float | None]) -> tuple
         if getattr(best, field) != value
     ]
     return best, told
+
+
+def differences(mode: Mode, profile: Any) -> list[str]:
+    """Where a frame's own profile is not the mode that its sensor was opened with."""
+    got = {"rate_hz": profile.fps()}
+    if mode.width:
+        video = profile.as_video_stream_profile()
+        got |= {"width": video.width(), "height": video.height()}
+    return [
+        f"{field}: opened with {getattr(mode, field)}, gives {value}"
+        for field, value in got.items()
+        if value != getattr(mode, field)
+    ]
+
+
+def set_options(
+    rs: Any, sensors: Sequence[Any], emitter: bool | None, laser_power_mw: float | None
+) -> list[str]:
+    """Set what is not None, within its range; read it back, and tell where it differs.
+
+    Stamps are set to the device's own clock: the agent maps it itself, and knows how well.
+    """
+    _set_option(sensors, rs.option.global_time_enabled, 0.0)
+    told = []
+    for field, option, asked in (
+        ("emitter", rs.option.emitter_enabled, emitter),
+        ("laser_power_mw", rs.option.laser_power, laser_power_mw),
+    ):
+        if asked is not None:
+            got = _set_option(sensors, option, float(asked))
+            if got != {float(asked)}:
+                values = ", ".join(f"{value:g}" for value in sorted(got)) or "no such option"
+                told.append(f"{field}: asked {float(asked):g}, got {values}")
+    return told
 
 
 def intrinsics_of(profile: Any) -> Intrinsics:
@@ -211,6 +252,17 @@ def discovered(rs: Any) -> list[Device]:
         port = f"by-path:usb-{other.port}"
         found.append(Device("realsense", other.name, port, by_port=True, problem=PERMISSION))
     return found
+
+
+def _set_option(sensors: Sequence[Any], option: Any, value: float) -> set[float]:
+    """What the sensors that have the option then have it at."""
+    got = set()
+    for sensor in sensors:
+        if sensor.supports(option) and not sensor.is_option_read_only(option):
+            span = sensor.get_option_range(option)
+            sensor.set_option(option, min(max(value, span.min), span.max))
+            got.add(float(sensor.get_option(option)))
+    return got
 
 
 def _text(path: Path) -> str:

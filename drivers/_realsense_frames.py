@@ -38,7 +38,8 @@ class Receiver:
     """The end of the queue that the SDK's threads have; the driver has the other.
 
     Live, a frame for which there is no room is dropped and counted. In playback the SDK is made
-    to wait, until `close`. After a recording's last frame the queue holds a None.
+    to wait, until `close`. After a recording's last frame the queue holds a None. heard_ns: when
+    each kind last came, dropped or not.
     """
 
     def __init__(self, rs: Any, label: str, clock: Clock, max_frames: int, live: bool) -> None:
@@ -47,6 +48,7 @@ class Receiver:
         self._stopped = rs.playback_status.stopped
         self._label, self._clock, self._live, self._closed = label, clock, live, False
         self._dropped: Counter[str] = Counter()
+        self.heard_ns: dict[str, int] = {}
 
     def __call__(self, raw: Any) -> None:
         """The SDK's callback, in a thread of its own for each sensor."""
@@ -54,6 +56,7 @@ class Receiver:
         kind = self._kinds.get(raw.profile.stream_type())
         if kind is None or self._closed:
             return
+        self.heard_ns[kind] = arrival_ns
         raw.keep()  # else it stays one of the few that the SDK has for new frames
         if not self._live:
             self._put(Frame(kind, raw, arrival_ns))

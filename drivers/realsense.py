@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,10 +35,13 @@ from drivers._realsense_device import (
     Mode,
     best_mode,
     check_file,
+    differences,
     discovered,
     info_of,
     modes_of,
+    one_line,
     open_error,
+    set_options,
     unreadable,
 )
 from drivers._realsense_frames import Frame, Receiver
@@ -57,8 +60,7 @@ MIN_QUEUE = 16
 @dataclass
 class _Run:
     """What lasts from connect to disconnect. sensors: those opened. pending: frames taken in
-    connect. seen: when each kind was last heard. start_ns, first_ns: where a recording's first
-    stamp is put. due: its next frame.
+    connect. start_ns, first_ns: where a recording's first stamp is put. due: its next frame.
     """
 
     rs: Any
@@ -68,7 +70,6 @@ class _Run:
     receiver: Receiver
     sensors: list[Any] = field(default_factory=list)
     pending: deque[Frame | None] = field(default_factory=deque)
-    seen: dict[str, int] = field(default_factory=dict)
     samples: Samples | None = None
     start_ns: int = 0
     first_ns: int = 0
@@ -137,7 +138,10 @@ class RealSenseDriver:
                 raise EndOfStream(f"{self._label}: has played to its end")
             left_s = max(0.0, to_s(until_ns - self._clock.now_ns()))
             give = self._live_samples if self._live else self._played
-            samples = give(run, run.samples, left_s)
+            try:
+                samples = give(run, run.samples, left_s)
+            except RuntimeError as exc:
+                raise DeviceLost(f"{self._label}: fails: {one_line(exc)}") from exc
             if samples:
                 self._latest_ns = samples[-1].arrival_ns
                 return samples
@@ -180,7 +184,8 @@ class RealSenseDriver:
         run = _Run(rs, context, device, info_of(rs, device, "serial_number"), receiver)
         self._run = run
         if self._live:
-            self._set_options(rs, sensors)
+            for option in set_options(rs, sensors, c.emitter, c.laser_power_mw):
+                self._differs(option)
         else:
             device.set_status_changed_callback(receiver.on_status)
         for index, sensor in enumerate(sensors):
@@ -195,10 +200,12 @@ class RealSenseDriver:
         if not self._live:
             device.resume()
         first = self._first_frames(run, modes)
-        self._check_given(modes, first)
+        for kind, frame in first.items():
+            told = differences(modes[kind], frame.raw.profile)
+            if told:
+                self._differs(f"{kind}: {'; '.join(told)}")
         run.start_ns = max(self._clock.now_ns(), self._latest_ns)
         run.first_ns = min(frame.device_ns for frame in first.values())
-        run.seen = dict.fromkeys(modes, run.start_ns)
         place = (lambda _, arrival_ns: arrival_ns) if self._live else self._place
         run.samples = Samples(rs, self._name, c, modes, first, place)
         self._streams = run.samples.streams
@@ -245,31 +252,6 @@ class RealSenseDriver:
             raise DeviceNotFound(f"{self._label}: {what}")
         logger.warning("%s: %s", self._label, what)
 
-    def _set_options(self, rs: Any, sensors: Sequence[Any]) -> None:
-        c = self._config
-        # The agent maps the device's own clock itself, and tells how sure it is.
-        self._set_option(rs.option.global_time_enabled, 0.0, sensors)
-        for name, option, value in (
-            ("emitter", rs.option.emitter_enabled, c.emitter),
-            ("laser_power_mw", rs.option.laser_power, c.laser_power_mw),
-        ):
-            if value is None:
-                continue
-            got = self._set_option(option, float(value), sensors)
-            if got != [float(value)]:
-                self._differs(f"{name}: asked {value}, got {got or 'no such option'}")
-
-    @staticmethod
-    def _set_option(option: Any, value: float, sensors: Iterable[Any]) -> list[float]:
-        """Set it where there is such an option, within its range; what it then is, each once."""
-        got = []
-        for sensor in sensors:
-            if sensor.supports(option) and not sensor.is_option_read_only(option):
-                span = sensor.get_option_range(option)
-                sensor.set_option(option, min(max(value, span.min), span.max))
-                got.append(float(sensor.get_option(option)))
-        return list(dict.fromkeys(got))
-
     def _first_frames(self, run: _Run, modes: Mapping[str, Mode]) -> dict[str, Frame]:
         """The first frame of each kind; a recording may lack some. What is live is not kept."""
         first: dict[str, Frame] = {}
@@ -294,31 +276,14 @@ class RealSenseDriver:
             raise DeviceNotFound(f"{self._label}: opened, but holds no frame")
         return first
 
-    def _check_given(self, modes: Mapping[str, Mode], first: Mapping[str, Frame]) -> None:
-        """Read back what the device really gives."""
-        for kind, frame in first.items():
-            mode, profile = modes[kind], frame.raw.profile
-            got = {"rate_hz": profile.fps()}
-            if mode.width:
-                video = profile.as_video_stream_profile()
-                got |= {"width": video.width(), "height": video.height()}
-            told = [
-                f"{name}: opened with {getattr(mode, name)}, gives {value}"
-                for name, value in got.items()
-                if value != getattr(mode, name)
-            ]
-            if told:
-                self._differs(f"{kind}: {'; '.join(told)}")
-
     def _live_samples(self, run: _Run, samples: Samples, timeout_s: float) -> list[Sample]:
         try:
             frames = run.receiver.take(timeout_s, MAX_FRAMES)
         except ReadTimeout:
             self._check_present(run)
             raise
-        run.seen |= {frame.kind: frame.arrival_ns for frame in frames}
-        for kind, seen_ns in run.seen.items():
-            silent_s = to_s(frames[-1].arrival_ns - seen_ns)
+        for kind, heard_ns in run.receiver.heard_ns.items():
+            silent_s = to_s(self._clock.now_ns() - heard_ns)
             if silent_s > self._config.silent_s:
                 raise DeviceLost(f"{self._label}: {kind} is silent for {silent_s:.1f} s")
         return samples.convert(frames)
@@ -328,7 +293,7 @@ class RealSenseDriver:
         try:
             serials = [info_of(run.rs, d, "serial_number") for d in run.context.query_devices()]
         except RuntimeError as exc:
-            raise DeviceLost(f"{self._label}: is gone ({' '.join(str(exc).split())})") from exc
+            raise DeviceLost(f"{self._label}: is gone ({one_line(exc)})") from exc
         if run.serial not in serials:
             raise DeviceLost(f"{self._label}: is gone: serial:{run.serial} is no longer connected")
 

@@ -297,6 +297,7 @@ class TestRefusals:
         [
             ({"streams": ["depth"], "align": "colour"}, "align"),
             ({"streams": ["depth"], "raw_imu": True}, "raw_imu"),
+            ({"playback": "a.db3", "emitter": False}, "emitter"),
             ({"hole_filling": "magic"}, "hole_filling"),
             ({"depth": {"width": 0}}, "depth.width"),
             ({"port": "usb"}, "port"),
@@ -304,7 +305,7 @@ class TestRefusals:
     )
     def test_a_bad_config(self, fields: dict[str, Any], said: str) -> None:
         with pytest.raises(msgspec.ValidationError, match=said):
-            msgspec.convert(fields, RealSenseConfig)
+            msgspec.convert(fields, RealSenseConfig, dec_hook=lambda kind, value: kind(value))
 
     @pytest.mark.parametrize(
         ("reason", "error", "said"),
@@ -499,6 +500,31 @@ class TestPlugging:
         driver = build(SystemClock(), serial="b2")
         driver.connect()
         driver.disconnect()
+        player.stop()
+
+    def test_the_projector_is_set_within_its_range_and_read_back(
+        self, plugged: DeviceList, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        camera = RealSense()
+        sensor = camera.device.query_sensors()[0]
+        for option, most, now in (
+            (rs.option.emitter_enabled, 1, 1),
+            (rs.option.laser_power, 360, 150),
+            (rs.option.global_time_enabled, 1, 1),
+        ):
+            span = rs.option_range()
+            span.min, span.max, span.default, span.step = 0, most, now, 1
+            camera.add_option("depth", option, span)
+        plugged.cameras.append(camera)
+        player = Player(camera)
+        driver = build(SystemClock(), emitter=False, laser_power_mw=500)
+        driver.connect()
+        driver.disconnect()
+        assert sensor.get_option(rs.option.emitter_enabled) == 0
+        assert sensor.get_option(rs.option.global_time_enabled) == 0
+        assert "laser_power_mw: asked 500, got 360" in caplog.text
+        with pytest.raises(DeviceNotFound, match="laser_power_mw: asked 500, got 360"):
+            build(SystemClock(), laser_power_mw=500, strict=True).connect()
         player.stop()
 
     def test_what_is_connected_is_listed(self, plugged: DeviceList) -> None:

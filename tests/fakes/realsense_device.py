@@ -132,6 +132,10 @@ class RealSense:
                 profile.register_extrinsics_to(root, place)
         device.create_matcher(rs.matchers.default)
 
+    def add_option(self, kind: str, option: Any, span: Any) -> None:
+        """One that may be set, on the sensor of that kind."""
+        self._sensors[kind].add_option(option, span, True)
+
     def give(self, event: Event) -> None:
         """The hardware has a frame: the sensor passes it on if it was started."""
         sensor, profile = self._sensors[event.kind], self._profiles[event.kind]
