@@ -83,6 +83,11 @@ def read_until(driver: Driver, error: type[DriverError]) -> tuple[list[Sample], 
     raise AssertionError(f"no {error.__name__} in {PATIENCE_S:g} s")
 
 
+def processes() -> list[psutil.Process]:
+    """Of isolated drivers, of this process."""
+    return [p for p in psutil.Process().children() if "agent.isolated_child" in p.cmdline()]
+
+
 class TestSynthetic(DriverContract):
     @pytest.fixture
     def clock(self) -> Clock:
@@ -169,7 +174,7 @@ def test_a_connect_that_fails(
     assert type(raised.value) is error
     assert failing.pid is None
     assert open_handles() == (files, threads)
-    assert not psutil.Process().children()
+    assert not processes()
 
 
 @pytest.mark.parametrize(
@@ -189,6 +194,7 @@ def test_a_read_that_fails(
     failing = driver(fault=fault)
     files, threads = open_handles()
     failing.connect()
+    assert len(processes()) == 1
     samples, error = read_until(failing, DeviceLost)
     assert [s.seq for s in samples] == [0, 1, 2]
     assert re.search(words, str(error))
@@ -197,7 +203,7 @@ def test_a_read_that_fails(
         failing.read(0.1)
     failing.disconnect()
     assert open_handles() == (files, threads)
-    assert not psutil.Process().children()
+    assert not processes()
     last_words = {"crash": "Segmentation fault", "bug": "ZeroDivisionError: a bug of the driver"}
     assert last_words.get(fault, "") in caplog.text
 
