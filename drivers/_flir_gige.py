@@ -132,7 +132,9 @@ class GigeSource:
             self.close()
             if getattr(exc, "status", 0) == ACCESS_DENIED:
                 raise DeviceBusy(f"{self._label}: {address} is controlled by another") from exc
-            raise DeviceNotFound(f"{self._label}: {address} cannot be started ({exc})") from exc
+            raise DeviceNotFound(
+                f"{self._label}: {address} cannot be started ({_said(exc)})"
+            ) from exc
 
     def grab(self, timeout_s: float) -> Frame:
         """The next whole frame; what came before it in parts is in `lost`.
@@ -246,7 +248,7 @@ class GigeSource:
                 return
         except (GVCPError, OSError) as exc:
             self._gone = True
-            raise DeviceLost(f"{self._label}: no longer answers ({exc})") from exc
+            raise DeviceLost(f"{self._label}: no longer answers") from exc
         raise DeviceLost(f"{self._label}: no longer under our control")
 
 
@@ -256,6 +258,11 @@ def _answers(interface: str | None) -> list[dict[str, Any]]:
         import pyGigEVision
     found = pyGigEVision.discover(interface or "", DISCOVERY_S)
     return sorted(found, key=lambda camera: socket.inet_aton(camera["ip"]))
+
+
+def _said(exc: Exception) -> str:
+    """Why a command failed; the library calls a timeout one with status SUCCESS."""
+    return "no answer" if getattr(exc, "status", None) == 0 else str(exc)
 
 
 def _description(client: GVCPClient) -> bytes:

@@ -127,6 +127,8 @@ class UvcSource:
         """Raises as FrameSource.open does."""
         with needs_extra("flir"):
             import cv2
+        # Its warnings say no more than our errors do, and tear the demo's live table.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         self.close()
         c = self._config
         path = find_video(c.device, self._kind, self._label)

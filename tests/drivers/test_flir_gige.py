@@ -169,7 +169,7 @@ class TestCelsius:
 
 class TestFaults:
     def test_a_wrong_address_is_said_with_the_address(self) -> None:
-        with pytest.raises(DeviceNotFound, match=r"127\.0\.0\.9 cannot be started \(Timeout"):
+        with pytest.raises(DeviceNotFound, match=r"127\.0\.0\.9 cannot be started \(no answer\)"):
             build(gige={"address": "127.0.0.9"}).connect()
         with pytest.raises(DeviceNotFound, match="no GigE Vision camera answers to 'serial:none'"):
             build(gige={"address": "serial:none", "interface": ADDRESS}).connect()
