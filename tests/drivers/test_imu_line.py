@@ -68,7 +68,7 @@ class Line:
     def __init__(self, path: Path, protocol: str, rate_hz: int, *, good: bool = True) -> None:
         self.protocol = protocol
         message = at_rate(protocol, rate_hz) if good else disturbed(protocol, rate_hz)
-        self.device = SerialDevice(path, message, rate_hz)
+        self.device = SerialDevice(path, message, rate_hz, keeps=not good)
         self.clock = SystemClock()
         common = DriverConfig(kind="imu", backoff_min_s=0.02, backoff_max_s=0.1)
         driver = PLUGIN("body", imu_config(path, protocol, rate_hz), self.clock)

@@ -14,10 +14,16 @@ __all__ = ["SerialDevice"]
 
 
 class SerialDevice:
-    """`path` is there while plugged in; sends `message(0)`, `message(1)`, ... at `rate_hz`."""
+    """`path` is there while plugged in; sends `message(0)`, `message(1)`, ... at `rate_hz`.
 
-    def __init__(self, path: Path, message: Callable[[int], bytes], rate_hz: float) -> None:
-        self.path, self._message, self.rate_hz = path, message, rate_hz
+    A serial line does not wait for who reads: what a full pseudo-terminal (4 kB) does not take is
+    lost. Where `keeps`, it is sent later instead, so that a busy machine loses nothing.
+    """
+
+    def __init__(
+        self, path: Path, message: Callable[[int], bytes], rate_hz: float, *, keeps: bool = False
+    ) -> None:
+        self.path, self._message, self.rate_hz, self._keeps = path, message, rate_hz, keeps
         self.sent_ns: list[int] = []
         """time.monotonic_ns() of each message."""
         self.start_ns = 0
@@ -49,9 +55,11 @@ class SerialDevice:
 
     def _send(self) -> None:
         self.start_ns = time.monotonic_ns()
-        start, number = self.start_ns / 1e9, 0
+        start, number, rest = self.start_ns / 1e9, 0, b""
         while not self._stop.wait(max(0.0, start + number / self.rate_hz - time.monotonic())):
-            with suppress(BlockingIOError):  # nobody reads: a serial line does not wait either
-                os.write(self._master, self._message(number))
+            data, sent = rest + self._message(number), 0
+            with suppress(BlockingIOError):
+                sent = os.write(self._master, data)
+            rest = data[sent:] if self._keeps else b""
             self.sent_ns.append(time.monotonic_ns())
             number += 1
