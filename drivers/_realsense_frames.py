@@ -140,10 +140,11 @@ class Aligner:
         self._partner: Frame | None = None
         self._held: deque[Frame] = deque()
         # The SDK makes a frameset of two frames only inside a processing block.
-        self._pair: list[Any] = []
+        # It must not hold `self`: a loop through C++ is never collected.
+        self._pair = pair = list[Any]()
         self._sets = rs.frame_queue(1)
         self._block = rs.processing_block(
-            lambda _, source: source.frame_ready(source.allocate_composite_frame(self._pair))
+            lambda _, source: source.frame_ready(source.allocate_composite_frame(pair))
         )
         self._block.start(self._sets)
 
@@ -175,8 +176,8 @@ class Aligner:
         return told
 
     def _moved_to(self, raw: Any, partner: Any) -> Any:
-        self._pair = [raw, partner]
+        self._pair[:] = raw, partner
         self._block.invoke(raw)
         frames = self._align.process(self._sets.wait_for_frame().as_frameset())
-        self._pair = []
+        self._pair.clear()
         return frames.get_depth_frame() if self._moved == "depth" else frames.get_color_frame()

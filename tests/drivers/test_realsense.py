@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, EndOfStream, Re
 from agent.types import Sample, StreamInfo
 from drivers import _realsense_device
 from drivers._realsense_device import open_error
-from drivers._realsense_frames import Millimetres
+from drivers._realsense_frames import Aligner, Millimetres
 from drivers._realsense_imu import MAX_GAP_NS, ImuMerger, Reading
 from drivers.realsense import PLUGIN, RealSenseConfig, RealSenseDriver, VideoMode
 from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all
@@ -229,6 +230,12 @@ class TestAlignment:
         for k, picture in enumerate(pictures):
             shift = -57.6 * BASELINE_M / (0.1, 0.4)[k % 2] + 1
             assert picture[24, 30, 0] == pytest.approx(30 + shift, abs=1.0)
+
+    def test_nothing_of_it_stays_after_disconnect(self, recording: Path) -> None:
+        # It hands the SDK a callback: were that to hold it, no collector could free either.
+        play(recording, align="colour")
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, Aligner)]
 
 
 class TestRefusals:
