@@ -51,8 +51,9 @@ class MicrophoneConfig(Settings, frozen=True, kw_only=True):
 
     device_rate_hz, device_channels: what the device is opened with. By default the rate asked for,
     and the device's own where it refuses, resampled here; and as many channels as are needed. A
-    sound server refuses nothing and mixes its channels into so many: to choose among those of a
-    device behind one, say how many the device has.
+    sound server refuses nothing, and has its own way of both. To choose among the channels of a
+    device behind one, say how many it has; and its rate keeps what the server's resampling cuts
+    off (PulseAudio from 48 to 16 kHz by default: 1 dB at 6 kHz, 8 dB at 7 kHz).
     """
 
     device: Annotated[str, Meta(min_length=1)] | Annotated[int, Meta(ge=0)] = "default"

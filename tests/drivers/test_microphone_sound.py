@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,29 @@ MS = 1_000_000
 FED_HZ = 16_000
 
 
-def build(clock: Clock | None = None, **fields: Any) -> MicrophoneDriver:
-    return PLUGIN("mic", MicrophoneConfig(queue_s=60, **fields), clock or SystemClock())
+def build(clock: Clock, **fields: Any) -> MicrophoneDriver:
+    return PLUGIN(
+        "mic", MicrophoneConfig(queue_s=60, watchdog_s=8, **fields), clock or SystemClock()
+    )
 
 
-def drain(driver: MicrophoneDriver, timeout_s: float = 0.05) -> list[Sample]:
-    samples: list[Sample] = []
-    while True:
-        try:
-            samples += driver.read(timeout_s if not samples else 0)
-        except ReadTimeout:
-            return samples
+def hear(
+    server: PulseServer, driver: MicrophoneDriver, clock: Clock, sound: Sound, rate_hz: int
+) -> tuple[int, list[Sample]]:
+    """When (n, channels) in -1..1, fed to the server, begins; and what the driver gives of it.
+
+    The first second and the last quarter may be missing.
+    """
+    with server.feed(pcm(sound), rate_hz) as begin_ns:
+        begin_ns += clock.now_ns() - time.monotonic_ns()
+        end_ns = begin_ns + (len(sound) - rate_hz // 4) * NS_PER_S // rate_hz
+        driver.connect()
+        samples = list(driver.read(8))
+        while samples[-1].t_ns[-1] < end_ns:
+            with suppress(ReadTimeout):
+                samples += driver.read(1)
+        driver.disconnect()
+    return begin_ns, samples
 
 
 def joined(samples: list[Sample]) -> tuple[Sound, np.ndarray]:
@@ -49,6 +62,12 @@ def joined(samples: list[Sample]) -> tuple[Sound, np.ndarray]:
 
 def tone(seconds: float, hz: float, peak: float = 0.5, rate_hz: int = RATE_HZ) -> Sound:
     return peak * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)
+
+
+def padded(sound: Sound, rate_hz: int) -> Sound:
+    """Silence before (1.5 s) and after (1 s)."""
+    rest = [(0, 0)] * (sound.ndim - 1)
+    return np.pad(sound, [(round(1.5 * rate_hz), rate_hz), *rest])
 
 
 def pcm(sound: Sound) -> Sound:
@@ -112,11 +131,10 @@ class TestTone:
     def test_pitch_level_and_noise(
         self, server: PulseServer, rate_hz: int, device_rate_hz: int | None
     ) -> None:
-        driver = build(rate_hz=rate_hz, device_rate_hz=device_rate_hz)
-        driver.connect()
-        server.play(pcm(tone(1.0, 1000.0))[:, np.newaxis])
-        samples = drain(driver)
-        driver.disconnect()
+        clock = SystemClock()
+        driver = build(clock, rate_hz=rate_hz, device_rate_hz=device_rate_hz)
+        sound = padded(tone(1.0, 1000.0), RATE_HZ)[:, np.newaxis]
+        _, samples = hear(server, driver, clock, sound, RATE_HZ)
         assert sum(s.lost for s in samples) == 0
         heard = loud_middle(joined(samples)[0][:, 0], rate_hz)
         level, snr_db = fit(heard, 1000.0, rate_hz)
@@ -131,13 +149,10 @@ class TestChannels:
 
     @pytest.mark.parametrize("channels", [4, (0, 2), (3,), (2, 1), 1])
     def test_each_is_its_own(self, server: PulseServer, channels: Any) -> None:
-        server.stop()
-        server.start(channels=4)
-        driver = build(rate_hz=RATE_HZ, channels=channels, device_channels=4)
-        driver.connect()
-        server.play(pcm(np.stack([tone(1.0, hz) for hz in self.HZ], axis=1)))
-        samples = drain(driver)
-        driver.disconnect()
+        clock = SystemClock()
+        driver = build(clock, rate_hz=RATE_HZ, channels=channels, device_channels=4)
+        sound = padded(np.stack([tone(1.0, hz) for hz in self.HZ], axis=1), RATE_HZ)
+        _, samples = hear(server, driver, clock, sound, RATE_HZ)
         picked = range(channels) if isinstance(channels, int) else channels
         sound = joined(samples)[0]
         assert sound.shape[1] == len(picked)
@@ -152,7 +167,10 @@ class TestTime:
     EVERY_S, SECONDS = 0.25, 8
 
     def chirps(self) -> tuple[Sound, Sound]:
-        """One of 30 ms, and a train of them: each 0.25 s, and never at the same part of a block."""
+        """One of 30 ms, and a train of them: each 0.25 s, and never at the same part of a block.
+
+        At even ticks, so that each begins at a tick of half the rate too.
+        """
         time_s = np.arange(round(0.03 * FED_HZ)) / FED_HZ
         one = (
             0.5 * np.sin(2 * np.pi * (500 * time_s + 50_000 * time_s**2)) * np.hanning(len(time_s))
@@ -163,19 +181,17 @@ class TestTime:
         return one, train
 
     def onsets(self) -> range:
-        return range(2003, self.SECONDS * FED_HZ - FED_HZ, round(self.EVERY_S * FED_HZ) + 7)
+        return range(2002, self.SECONDS * FED_HZ - FED_HZ, round(self.EVERY_S * FED_HZ) + 6)
 
-    @pytest.mark.parametrize("fields", [{}, {"device_rate_hz": 48_000}, {"rate_hz": 8000}])
+    @pytest.mark.parametrize(
+        "fields",
+        [{}, {"device_rate_hz": 48_000}, {"rate_hz": 8000, "device_rate_hz": FED_HZ}],
+    )
     def test_stamps_are_when_it_sounded(self, server: PulseServer, fields: dict[str, Any]) -> None:
         clock = SystemClock()
         driver = build(clock, **{"rate_hz": FED_HZ, **fields})
         one, train = self.chirps()
-        with server.feed(pcm(train), FED_HZ) as first_ns:
-            first_ns += clock.now_ns() - time.monotonic_ns()
-            driver.connect()
-            time.sleep(self.SECONDS)
-            samples = drain(driver)
-            driver.disconnect()
+        first_ns, samples = hear(server, driver, clock, train[:, np.newaxis], FED_HZ)
         (info,) = driver.streams
         rate_hz = int(info.rate_hz or 0)
         one = soxr.resample(one, FED_HZ, rate_hz)
@@ -184,7 +200,7 @@ class TestTime:
         for onset in self.onsets():
             true_ns = first_ns + onset * NS_PER_S // FED_HZ
             begin = int(np.searchsorted(t_ns, true_ns - 100 * MS))
-            end = int(np.searchsorted(t_ns, true_ns + 150 * MS))
+            end = int(np.searchsorted(t_ns, true_ns + 140 * MS))
             if begin == 0 or end == len(t_ns):
                 continue
             tick, score = match(sound[begin:end, 0], one)
@@ -198,8 +214,8 @@ class TestTime:
         )
         assert len(late_ms) > 20
         # A bound that a busy machine keeps too; what a quiet one gives is in the print above.
-        assert abs(np.median(late_ms)) < 20
-        assert spread[1] < 50
+        assert abs(np.median(late_ms)) < 40
+        assert spread[1] < 80
 
 
 class TestSpeech:
@@ -210,13 +226,13 @@ class TestSpeech:
         text = "The kettle is boiling, and someone is knocking at the door."
         subprocess.run(["espeak-ng", "-w", str(said_path), text], check=True)
         said, said_hz = soundfile.read(said_path)
-        driver = build(rate_hz=16_000)
-        driver.connect()
-        at_server = soxr.resample(said, said_hz, RATE_HZ)
-        server.play(pcm(at_server)[:, np.newaxis])
-        time.sleep(0.2)
-        sound, _ = joined(drain(driver))
-        driver.disconnect()
-        _, score = match(sound[:, 0], soxr.resample(said, said_hz, 16_000))
-        print(f"peak of the normalised cross-correlation {score:.4f}")
+        clock = SystemClock()
+        driver = build(clock, rate_hz=16_000)
+        at_server = padded(soxr.resample(said, said_hz, RATE_HZ), RATE_HZ)[:, np.newaxis]
+        begin_ns, samples = hear(server, driver, clock, at_server, RATE_HZ)
+        sound, t_ns = joined(samples)
+        tick, score = match(sound[:, 0], soxr.resample(said, said_hz, 16_000))
+        late_ms = (int(t_ns[tick]) - begin_ns) / MS - 1500
+        print(f"peak of the normalised cross-correlation {score:.4f}, {late_ms:+.1f} ms late")
         assert score > 0.97
+        assert abs(late_ms) < 60

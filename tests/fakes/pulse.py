@@ -26,8 +26,8 @@ FOUR = "front-left,front-right,rear-left,rear-right"
 # to be captured just then, so larger pieces would be as much jitter of the source itself.
 PACED = """
 import sys, time
-rate_hz, path, fifo = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-sound, step = open(path, "rb").read(), rate_hz // 500 * 2
+tick_bytes, rate_hz, path, fifo = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+sound, step = open(path, "rb").read(), rate_hz // 500 * tick_bytes
 out = open(fifo, "wb", buffering=0)
 start_ns = time.monotonic_ns()
 print(start_ns, flush=True)
@@ -69,16 +69,15 @@ class PulseServer:
         environment.setenv("XDG_RUNTIME_DIR", str(self._folder / "xdg"))
         environment.setenv("PULSE_SERVER", f"unix:{self._socket}")
 
-    def start(self, channels: int = 1) -> None:
-        """channels: 1 or 4. Raises TimeoutError where it cannot be reached within START_S."""
-        layout = f"channels=4 channel_map={FOUR}" if channels == 4 else "channels=1"
+    def start(self) -> None:
+        """Raises TimeoutError where it cannot be reached within START_S."""
         self._process = subprocess.Popen(
             [
                 *("pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"),
                 *("--use-pid-file=no", "--log-target=stderr", "--log-level=error"),
                 *("-L", f"module-native-protocol-unix auth-anonymous=1 socket={self._socket}"),
                 # Without norewinds an idle sink gives its input in blocks of 2 s.
-                *("-L", f"module-null-sink sink_name=fake rate={RATE_HZ} {layout} norewinds=1"),
+                *("-L", f"module-null-sink sink_name=fake rate={RATE_HZ} channels=1 norewinds=1"),
             ],
             stderr=subprocess.DEVNULL,
         )
@@ -112,20 +111,27 @@ class PulseServer:
 
     @contextmanager
     def feed(self, sound: np.ndarray, rate_hz: int) -> Iterator[int]:
-        """Make another input the default one, and give it int16 (n,) at its pace.
+        """Make another input the default one, and give it int16 (n, 1 or 4) at its pace.
 
         Yields when its first tick is due, by CLOCK_MONOTONIC in ns: what PulseAudio makes of the
-        time is then to be held against the truth.
+        time is then to be held against the truth. On a busy machine the sound is late, but whole,
+        where what `play` gives has holes.
         """
         fifo, path = self._folder / "fifo", self._folder / "sound.raw"
         path.write_bytes(sound.tobytes())
         fifo.unlink(missing_ok=True)
-        made = f"source_name=fed file={fifo} format=s16le rate={rate_hz} channels=1".split()
+        channels = sound.shape[1]
+        made = (
+            f"source_name=fed file={fifo} format=s16le rate={rate_hz} channels={channels}".split()
+        )
+        if channels == 4:
+            made.append(f"channel_map={FOUR}")
         subprocess.run(
             ["pactl", "load-module", "module-pipe-source", *made], check=True, capture_output=True
         )
         subprocess.run(["pactl", "set-default-source", "fed"], check=True, capture_output=True)
-        command = [sys.executable, "-c", PACED, str(rate_hz), str(path), str(fifo)]
+        tick_bytes = str(2 * channels)
+        command = [sys.executable, "-c", PACED, tick_bytes, str(rate_hz), str(path), str(fifo)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
             try:
@@ -134,10 +140,8 @@ class PulseServer:
                 writer.kill()
 
     def play(self, sound: np.ndarray) -> None:
-        """Play int16 (n, channels) at RATE_HZ to the end."""
+        """Play int16 (n, 1) at RATE_HZ to the end."""
         path = self._folder / "sound.wav"
         soundfile.write(path, sound, RATE_HZ)
         command = ["paplay", "-d", "fake", "--latency-msec=20", str(path)]
-        if sound.shape[1] == 4:
-            command.insert(1, f"--channel-map={FOUR}")
         subprocess.run(command, check=True, capture_output=True)
