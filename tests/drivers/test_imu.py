@@ -109,6 +109,13 @@ class TestImu(DriverContract):
         device.unplug()
 
 
+class TestWithOrientation(TestImu):
+    @pytest.fixture
+    def make_driver(self, plug: Plug, clock: Clock) -> Callable[[], Driver]:
+        device = plug(xsens, rate_hz=1000)
+        return lambda: build(device.path, "xsens", clock, rate_hz=1000, orientation=True)
+
+
 class TestReadings:
     @pytest.mark.parametrize("rate_hz", [100, 1000])
     @pytest.mark.parametrize("protocol", PROTOCOLS)
