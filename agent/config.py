@@ -94,6 +94,8 @@ class DriverConfig(Settings, frozen=True, kw_only=True):
     tried again with back-off. read_timeout_s, timeouts: so many silent reads in a row count as
     lost. stale_s: silence after which a stream is degraded. frozen_s: how long a frame may repeat
     bit for bit before the stream is stale (null: not checked; recordings do repeat frames).
+    backoff_min_s, backoff_max_s: pause before connecting again, doubled each time: a device that
+    is back is read again within the longest of them, however long it was away.
     isolate: run it in a process of its own, so that a crash or hang of its SDK costs its streams
     alone. A kind may have other defaults of its own for these.
     """
@@ -105,7 +107,7 @@ class DriverConfig(Settings, frozen=True, kw_only=True):
     stale_s: Positive = 2.0
     frozen_s: Positive | None = None
     backoff_min_s: Positive = 0.5
-    backoff_max_s: Positive = 10.0
+    backoff_max_s: Positive = 3.0
     buffer_s: Positive = 1.0
     isolate: bool = False
 

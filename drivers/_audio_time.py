@@ -13,7 +13,8 @@ from drivers._pacing import ticks_ns
 __all__ = ["AudioTimeline", "DeviceClock"]
 
 # Each block takes up 1/50 of the difference: with blocks of 20 ms a time constant of 1 s, which
-# averages the jitter of callbacks (ms) away and follows a crystal 100 ppm off to 0.1 ms.
+# averages the jitter of callbacks (ms) away and follows a crystal 100 ppm off to 0.1 ms. The first
+# blocks count for as much each: what PulseAudio says of the very first is up to 50 ms out.
 SMOOTHING = 50
 # A sound server may deliver in bursts that put its times out by 0.2 s; beyond, ticks are missing.
 MAX_ERROR_NS = NS_PER_S // 4
@@ -58,6 +59,7 @@ class AudioTimeline:
         self._step_ns = Fraction(NS_PER_S, rate_hz)
         self._next_ns: int | None = None
         self._last_ns = 0
+        self._blocks = 0  # up to SMOOTHING
 
     def stamp(
         self, count: int, capture_ns: int, arrival_ns: int, dropped: int, overflow: bool
@@ -74,8 +76,10 @@ class AudioTimeline:
             error_ns = capture_ns - expected_ns
             if overflow or abs(error_ns) > MAX_ERROR_NS:
                 lost += max(int(overflow), round(error_ns / self._step_ns))
+                self._blocks = 0
             else:
-                first_ns = expected_ns + error_ns // SMOOTHING
+                first_ns = expected_ns + error_ns // (self._blocks + 1)
+        self._blocks = min(self._blocks + 1, SMOOTHING - 1)
         self._next_ns = first_ns + round(count * self._step_ns)
         t_ns = np.clip(ticks_ns(first_ns, self._step_ns, count), self._last_ns, arrival_ns)
         self._last_ns = int(t_ns[-1])

@@ -133,7 +133,7 @@ def list_devices(sd: Any, snd: Path | None = None) -> list[Device]:
         devices.append(
             Device(
                 kind="microphone",
-                name=one.name,
+                name=one.model,
                 identity=identity,
                 settings={"device": wanted},
                 by_port=by_port,

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 
 from agent.clock import Clock, from_s
 from agent.contracts import Device
 from agent.errors import BadData, DeviceLost, DeviceNotFound
-from agent.redact import is_url, redact
-from agent.types import Array, Intrinsics, Sample, Settings, StreamInfo
+from agent.redact import is_url
+from agent.types import Array, Intrinsics, Sample, StreamInfo
+from drivers._camera_config import CameraConfig, LensConfig
 from drivers._camera_devices import find_cameras, only_camera
 from drivers._camera_source import (
     is_pipeline,
@@ -40,79 +39,22 @@ __all__ = ["PLUGIN", "CameraConfig", "CameraDriver", "LensConfig"]
 
 logger = logging.getLogger(__name__)
 
-DEVICE = re.compile(
-    r"auto|\d+|/dev/\S+|(rtsp|http)s?://\S+|[a-z]\w*\s(.*\s)?!\s+appsink\b[^!]*", re.S
-)
 # 29.97 is what a camera that is asked for 30 may say.
 RATE_TOLERANCE = 0.01
-
-Pixels = Annotated[int, Meta(ge=1)]
-Positive = Annotated[float, Meta(gt=0)]
-
-
-class LensConfig(Settings, frozen=True, kw_only=True):
-    """A calibration, made on pictures of width x height; see agent.types.Intrinsics."""
-
-    width: Pixels
-    height: Pixels
-    fx: Positive
-    fy: Positive
-    cx: float
-    cy: float
-    distortion: str = ""
-    coefficients: tuple[float, ...] = ()
-
-
-class CameraConfig(Settings, frozen=True, kw_only=True):
-    """device: a path (best one under /dev/v4l/by-id, which stays the same), an index (0 is
-    /dev/video0), "auto" for the only camera there is, an rtsp or http URL, or a GStreamer pipeline
-    that ends in appsink, for an OpenCV that has GStreamer (for CSI cameras on a Jetson).
-
-    width, height in pixels, rate_hz, fourcc ("MJPG"): asked of a device under /dev, which may give
-    others; a URL and a pipeline cannot be asked. A difference is a warning in the log; where
-    strict, connect fails. transport: of RTSP. open_timeout_s: of a URL and a pipeline. silence_s:
-    so long without a picture, and theirs are lost; one read() can block for as long. For a device
-    under /dev it is OpenCV's own 10 s. latency_s: from a picture's capture to its arrival, where
-    it is known, which each stamp is set back by. intrinsics: told of pictures of their size alone.
-    """
-
-    device: int | str
-    width: Pixels | None = None
-    height: Pixels | None = None
-    rate_hz: Positive | None = None
-    fourcc: Annotated[str, Meta(pattern="^[ -~]{4}$")] | None = None
-    strict: bool = False
-    transport: Literal["tcp", "udp"] = "tcp"
-    open_timeout_s: Positive = 5.0
-    silence_s: Positive = 2.0
-    latency_s: Annotated[float, Meta(ge=0, le=10)] = 0.0
-    intrinsics: LensConfig | None = None
-
-    def __post_init__(self) -> None:
-        if not DEVICE.fullmatch(self.source):
-            # A URL without its scheme, or a pipeline, may hold a password.
-            hide = not is_url(self.source) and re.search("[@!]", self.source)
-            got = "***" if hide else redact(self.source)
-            raise ValueError(
-                f"device: got {got!r}, expected an index such as 0, a path under /dev, auto, a URL "
-                "such as rtsp://host/path, or a GStreamer pipeline that ends in appsink; a file is "
-                "read by kind media"
-            )
-        if self.fourcc is not None and (is_pipeline(self.source) or is_url(self.source)):
-            raise ValueError("fourcc: can be asked of a device under /dev only")
-
-    @property
-    def source(self) -> str:
-        """`device` as text."""
-        return str(self.device)
+# So long between reads, pictures may have queued up; no driver's thread is that busy in between.
+AWAY_S = 0.1
+USUAL_HZ = 30  # of a camera that does not tell its rate
 
 
 @dataclass
 class _Run:
-    """What lasts from connect to disconnect. first: the picture taken in connect."""
+    """What lasts from connect to disconnect. left_ns: when somebody last waited for a picture.
+    first: the one taken in connect.
+    """
 
     capture: cv2.VideoCapture
     info: StreamInfo
+    left_ns: int
     first: Sample | None = None
     next_seq: int = 0
     lost: int = 0
@@ -122,9 +64,8 @@ class CameraDriver:
     """See the module docstring. `seq` counts pictures since connect."""
 
     Config = CameraConfig
-    # frozen_s is longer than the usual time between key frames, which differ even where nothing
-    # moves. With the other, a camera that is back is on within 5 s however long it was away.
-    defaults: ClassVar[Mapping[str, Any]] = {"frozen_s": 5.0, "backoff_max_s": 3.0}
+    # Longer than the usual time between key frames, which differ even where nothing moves.
+    defaults: ClassVar[Mapping[str, Any]] = {"frozen_s": 5.0}
 
     def __init__(self, name: str, config: CameraConfig, clock: Clock) -> None:
         self._name, self._config, self._clock = name, config, clock
@@ -163,7 +104,7 @@ class CameraDriver:
             capture.release()
             raise
         self._streams = (info,)
-        self._run = _Run(capture, info)
+        self._run = _Run(capture, info, self._clock.now_ns())
         self._run.first = self._sample(self._run, *picture)
 
     def read(self, timeout_s: float) -> Sequence[Sample]:
@@ -180,10 +121,13 @@ class CameraDriver:
             first, run.first = run.first, None
             return [first]
         try:
+            run.lost += self._skip_queued(run)
             picture = self._grab(run.capture)
         except BadData:
             run.lost += 1
             raise
+        finally:
+            run.left_ns = self._clock.now_ns()
         if picture is None:
             # OpenCV neither reconnects nor goes on after a timeout: it has to be opened anew.
             raise DeviceLost(f"{self._label}: gives no more pictures")
@@ -232,6 +176,25 @@ class CameraDriver:
         if not decoded or not bgr.size:
             raise BadData(f"{self._label}: a picture cannot be decoded")
         return arrival_ns, bgr
+
+    def _skip_queued(self, run: _Run) -> int:
+        """Throw away the pictures that came while nobody read; how many.
+
+        When they came is not told, so they would be stamped as new. A queued one is there at once,
+        where for a new one there is a wait.
+        """
+        now_ns, skipped = self._clock.now_ns(), 0
+        away_ns = now_ns - run.left_ns
+        if away_ns < from_s(AWAY_S):
+            return 0
+        until_ns = now_ns + away_ns
+        wait_ns = from_s(0.5 / (run.info.rate_hz or USUAL_HZ))
+        while now_ns < until_ns and run.capture.grab():
+            skipped += 1
+            before_ns, now_ns = now_ns, self._clock.now_ns()
+            if now_ns - before_ns > wait_ns:
+                break
+        return skipped
 
     def _describe(self, capture: cv2.VideoCapture, bgr: Array) -> StreamInfo:
         """The stream as it is. Raises DeviceNotFound where `strict` and not as asked for."""

@@ -14,9 +14,9 @@ told as BadData, once after the read that had them: health shows how often as `b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
@@ -124,8 +124,6 @@ class ImuDriver:
     """See the module docstring. `seq` counts readings since connect."""
 
     Config = ImuConfig
-    # To try a port again costs nothing, and an IMU that is back is wanted at once.
-    defaults: ClassVar[Mapping[str, Any]] = {"backoff_max_s": 2.0}
 
     def __init__(self, name: str, config: ImuConfig, clock: Clock) -> None:
         self._name, self._config, self._clock = name, config, clock

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import queue
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -132,8 +132,6 @@ class MicrophoneDriver:
     """See the module docstring. `seq` counts ticks since connect, with the lost ones."""
 
     Config = MicrophoneConfig
-    # A server that is back is found within 2 s: to look for one costs 0.1 s.
-    defaults: Mapping[str, Any] = {"backoff_max_s": 2.0}
 
     def __init__(self, name: str, config: MicrophoneConfig, clock: Clock) -> None:
         self._name, self._config, self._clock = name, config, clock

@@ -195,9 +195,10 @@ class Pump:
 
     def _lost(self, reason: str) -> None:
         logger.warning("%s: %s; trying again in %.1f s", self.name, reason, self._backoff_s)
-        self.driver.disconnect()
+        # Said first: to let go of a device that hangs may take a while.
         for state in self.streams.values():
             self._set(state, "offline", reason)
+        self.driver.disconnect()
 
     def count_bad(self, reason: str) -> None:
         """A driver refused a block: one bad tick of the stream that `reason` names."""

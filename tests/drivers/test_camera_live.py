@@ -49,6 +49,22 @@ def rtsp_server() -> Iterator[RtspServer]:
     server.stop()
 
 
+def test_what_queued_up_while_nobody_read_is_not_told_as_new(server: Server) -> None:
+    """As between connect and the first read, while the agent opens its other devices."""
+    path = "clock" if isinstance(server, MjpegServer) else "live"
+    driver = build(server.url(path))
+    driver.connect()
+    time.sleep(1.5)
+    got = [sample for _ in range(20) for sample in driver.read(0.5)]
+    driver.disconnect()
+    _, anchor_ns = SystemClock().anchor
+    late_ms = [(int(s.t_ns[0]) - anchor_ns) / 1e6 - read_us(s.data[0]) / 1e3 for s in got]
+    assert got[1].lost > 20
+    assert got[1].seq == got[1].lost + 1
+    # Stamped as new, the first of them would be 1500 ms late, and each of the others a tick less.
+    assert np.median(late_ms[1:6]) < 300
+
+
 @pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 class TestRtsp(DriverContract):
     finite = False

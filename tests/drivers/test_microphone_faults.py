@@ -69,7 +69,7 @@ class Agent:
     def __init__(self) -> None:
         self.samples: list[Sample] = []
         self.states: list[tuple[str, str]] = []
-        config = DriverConfig(kind="microphone", **MicrophoneDriver.defaults)
+        config = DriverConfig(kind="microphone")
         self.pump = Pump("mic", build(), config, SystemClock(), self._told)
         self.pump.sinks.append(self.samples.append)
 

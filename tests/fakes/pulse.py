@@ -69,20 +69,29 @@ class PulseServer:
         environment.setenv("XDG_RUNTIME_DIR", str(self._folder / "xdg"))
         environment.setenv("PULSE_SERVER", f"unix:{self._socket}")
 
-    def start(self) -> None:
-        """Raises TimeoutError where it cannot be reached within START_S."""
+    def start(self, fed_hz: int | None = None) -> None:
+        """fed_hz: its one input is what `feed` gives, mono at this rate, and there is no sink.
+
+        Raises TimeoutError where it cannot be reached within START_S.
+        """
+        # Without norewinds an idle sink gives its input in blocks of 2 s.
+        made = f"module-null-sink sink_name=fake rate={RATE_HZ} channels=1 norewinds=1"
+        source = "fake.monitor"
+        (self._folder / "fifo").unlink(missing_ok=True)
+        if fed_hz is not None:
+            made = f"module-pipe-source {' '.join(self._source(fed_hz, 1))}"
+            source = "fed"
         self._process = subprocess.Popen(
             [
                 *("pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"),
                 *("--use-pid-file=no", "--log-target=stderr", "--log-level=error"),
                 *("-L", f"module-native-protocol-unix auth-anonymous=1 socket={self._socket}"),
-                # Without norewinds an idle sink gives its input in blocks of 2 s.
-                *("-L", f"module-null-sink sink_name=fake rate={RATE_HZ} channels=1 norewinds=1"),
+                *("-L", made),
             ],
             stderr=subprocess.DEVNULL,
         )
         until_s = time.monotonic() + START_S
-        command = ["pactl", "set-default-source", "fake.monitor"]
+        command = ["pactl", "set-default-source", source]
         while subprocess.run(command, capture_output=True, check=False).returncode:
             if time.monotonic() > until_s:
                 self.stop()
@@ -119,17 +128,14 @@ class PulseServer:
         """
         fifo, path = self._folder / "fifo", self._folder / "sound.raw"
         path.write_bytes(sound.tobytes())
-        fifo.unlink(missing_ok=True)
         channels = sound.shape[1]
-        made = (
-            f"source_name=fed file={fifo} format=s16le rate={rate_hz} channels={channels}".split()
-        )
-        if channels == 4:
-            made.append(f"channel_map={FOUR}")
-        subprocess.run(
-            ["pactl", "load-module", "module-pipe-source", *made], check=True, capture_output=True
-        )
-        subprocess.run(["pactl", "set-default-source", "fed"], check=True, capture_output=True)
+        if not fifo.exists():
+            made = self._source(rate_hz, channels)
+            for command in (
+                ["load-module", "module-pipe-source", *made],
+                ["set-default-source", "fed"],
+            ):
+                subprocess.run(["pactl", *command], check=True, capture_output=True)
         tick_bytes = str(2 * channels)
         command = [sys.executable, "-c", PACED, tick_bytes, str(rate_hz), str(path), str(fifo)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
@@ -138,6 +144,12 @@ class PulseServer:
                 yield int(writer.stdout.readline())
             finally:
                 writer.kill()
+
+    def _source(self, rate_hz: int, channels: int) -> list[str]:
+        """Of module-pipe-source, which makes the FIFO."""
+        made = f"source_name=fed file={self._folder / 'fifo'} format=s16le rate={rate_hz}".split()
+        made.append(f"channels={channels}")
+        return [*made, f"channel_map={FOUR}"] if channels == 4 else made
 
     def play(self, sound: np.ndarray) -> None:
         """Play int16 (n, 1) at RATE_HZ to the end."""
