@@ -3,7 +3,8 @@
 It is an "FFF" file, cut into APP1 segments that begin with "FLIR": a directory of records, of
 which one is the raw picture (16-bit PNG or plain) and one the camera's constants. Offsets are
 those that ExifTool documents (Image::ExifTool::TagNames, FLIR Tags; the comments of FLIR.pm on
-the layout); there was no real picture at hand to test with.
+the layout), held to pictures of four cameras of FLIR's and two of DJI's that have FLIR's cores.
+DJI's own format is known by what it fills two types of segments with, and not read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+from collections import Counter
 
 import msgspec
 import numpy as np
@@ -23,6 +25,8 @@ from drivers._flir_radiometry import ZERO_C_K, Planck, Scene
 __all__ = ["thermal_picture"]
 
 SOI, APP1, SOS = 0xD8, 0xE1, 0xDA
+# DJI writes 16 bits a pixel of the picture's own size into one of these, without a name.
+APP3, APP4, SOF0 = 0xE3, 0xE4, 0xC0
 NO_LENGTH = (0x01, *range(0xD0, 0xD9))
 RAW_DATA, CAMERA_INFO = 0x01, 0x20
 PIXELS_AT = 32
@@ -34,7 +38,8 @@ def thermal_picture(data: bytes, label: str) -> Array | None:
     """float32 Celsius (height, width), read-only; None where `data` is no radiometric JPEG.
 
     Worked out for the emissivity, distance and air that were set on the camera. Raises BadData
-    where there is a thermal picture and it is damaged; label: begins the message.
+    where there is a thermal picture and it is damaged, or in DJI's own format; label: begins the
+    message.
     """
     if data[:2] != bytes((0xFF, SOI)):
         return None
@@ -56,7 +61,8 @@ def thermal_picture(data: bytes, label: str) -> Array | None:
 def _joined(data: bytes, label: str) -> bytes | None:
     """The FFF file, put together from its segments; None where there is none."""
     parts: dict[int, bytes] = {}
-    last, at = 0, 2
+    sizes: Counter[int] = Counter()
+    pixels, last, at = 0, 0, 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == SOS:
@@ -66,11 +72,17 @@ def _joined(data: bytes, label: str) -> bytes | None:
             continue
         (size,) = struct.unpack_from(">H", data, at + 2)
         body = data[at + 4 : at + 2 + size]
+        sizes[marker] += len(body)
+        if marker == SOF0 and len(body) >= 5:
+            height, width = struct.unpack_from(">HH", body, 1)
+            pixels = width * height
         if marker == APP1 and body[:5] == b"FLIR\0" and len(body) > 8:
             # byte 5 is 1; then this segment's number and the last one's
             parts[body[6]], last = body[8:], body[7]
         at += 2 + size
     if not parts:
+        if pixels and 2 * pixels in (sizes[APP3], sizes[APP4]):
+            raise BadData(f"{label}: its thermal picture is in DJI's own format, expected FLIR's")
         return None
     if sorted(parts) != list(range(last + 1)):
         raise BadData(f"{label}: {len(parts)} of {last + 1} segments of its thermal picture")

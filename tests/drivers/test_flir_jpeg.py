@@ -1,6 +1,4 @@
-"""Radiometric pictures, and the law that makes Celsius of counts. The pictures are composed by the
-tests themselves: no real one was at hand.
-"""
+"""Radiometric pictures, real ones and composed ones, and the law that makes Celsius of counts."""
 
 from __future__ import annotations
 
@@ -150,6 +148,41 @@ class TestMedia:
         driver.disconnect()
         (record,) = caplog.records
         assert "only the visible one is played" in record.getMessage()
+
+
+class TestReal:
+    """Pictures of FLIR's and DJI's cameras, of which only sizes and what is seen are known."""
+
+    @pytest.mark.parametrize(
+        ("file", "shape", "least_c", "most_c"),
+        [
+            ("FLIR.jpg", (320, 240), 25.9, 62.2),  # a mug of hot water in a room
+            ("FLIR_AX8.jpg", (60, 80), 24.3, 25.5),
+            ("FLIR_B60.jpg", (180, 180), -67.6, -0.2),  # the sky
+            ("FLIR_E40.jpg", (120, 160), 17.9, 24.6),
+            ("FLIR_T640.jpg", (480, 640), 25.4, 97.7),
+            ("DJI_XT2.jpg", (512, 640), 21.8, 82.3),  # a core of FLIR's in a camera of DJI's
+            ("DJI_XTR.jpg", (512, 640), 16.3, 59.4),
+        ],
+    )
+    def test_celsius(
+        self, shared_data: Path, file: str, shape: tuple[int, int], least_c: float, most_c: float
+    ) -> None:
+        data = (shared_data / "recordings" / "flir_radiometric" / "images" / file).read_bytes()
+        celsius = thermal_picture(data, file)
+        assert celsius is not None
+        assert celsius.shape == shape
+        assert celsius.min() == pytest.approx(least_c, abs=0.1)
+        assert celsius.max() == pytest.approx(most_c, abs=0.1)
+        # Bytes in the wrong order would be noise.
+        steps = np.abs(np.diff(celsius, axis=1))
+        assert np.median(steps) < 0.05 * (most_c - least_c)
+
+    @pytest.mark.parametrize("file", ["DJI_H20T.jpg", "DJI_XTS.jpg"])
+    def test_djis_own_format_is_refused(self, shared_data: Path, file: str) -> None:
+        data = (shared_data / "recordings" / "flir_radiometric" / "images" / file).read_bytes()
+        with pytest.raises(BadData, match=f"^{file}: .*DJI's own format, expected FLIR's"):
+            thermal_picture(data, file)
 
 
 class TestLaw:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-__all__ = ["ADDRESS", "FRAME_HZ", "SERIAL", "SHAPE", "GigeCamera"]
+__all__ = ["ADDRESS", "FRAME_HZ", "PROGRAM", "SERIAL", "SHAPE", "GigeCamera"]
 
 PROGRAM = "arv-fake-gv-camera-0.8"
 ADDRESS, SERIAL = "127.0.0.1", "GV77"

@@ -42,6 +42,7 @@ from tests.soak.imu_port import RATE_HZ as IMU_HZ
 from tests.soak.realsense_live import install
 from tests.soak.sound_port import RAMP
 from tests.soak.sound_port import RATE_HZ as AUDIO_HZ
+from tools.output import report_console
 
 __all__ = ["run"]
 
@@ -479,7 +480,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="the figures as JSON too")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    console = Console()
+    console = report_console()
     figures = run(args.minutes * 60, 60, progress=console)
     _print(figures, console)
     if args.json:
