@@ -464,7 +464,8 @@ def _print(figures: dict[str, Any], console: Console) -> None:
     for heading in ("driver", "killed", "came back", "s median", "s most"):
         table.add_column(heading, justify="left" if heading == "driver" else "right")
     for name, d in figures["drivers"].items():
-        table.add_row(name, *(str(d[k]) for k in d if k != "x"))
+        keys = ("killed", "came_back", "reconnect_s_median", "reconnect_s_max")
+        table.add_row(name, *(str(d[key]) for key in keys))
     console.print(table)
     for key in ("before", "after", "most", "cpu_percent_median", "bus_gaps", "windows", "clocks"):
         console.print(f"{key}: {figures[key]}")
