@@ -211,12 +211,15 @@ def run(
         assert isinstance(camera, Camera)
         config.write_text(json.dumps(_config(camera.server.url("clock"), work / "imu")))
         command = [sys.executable, "-m", "tests.soak.tapped_agent", str(config)]
-        agent = subprocess.Popen(
-            [*command, str(work / "tap"), str(seconds)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=(work / "log").open("w"),
-            text=True,
+        said = stack.enter_context((work / "log").open("w"))
+        agent = stack.enter_context(
+            subprocess.Popen(
+                [*command, str(work / "tap"), str(seconds)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+            )
         )
         stack.callback(agent.kill)
         assert agent.stdout is not None
