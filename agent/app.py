@@ -85,7 +85,7 @@ class Agent:
                 except DriverError as exc:
                     if pump.config.required:
                         raise
-                    logger.warning("%s: %s; it is not required, trying again", pump.name, exc)
+                    logger.warning("%s; it is not required, trying again", exc)
                     continue
                 self._attach(pump)
             if file.queries and all(pump.streams for pump in self.core.pumps):

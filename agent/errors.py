@@ -81,7 +81,9 @@ class ReadTimeout(DriverError):
 
 
 class NotDue(ReadTimeout):
-    """Nothing is due yet: a paced source is well and knows when its next block comes."""
+    """Alive and well, but with nothing to give: a paced source before its next block is due, a
+    receiver without a fix.
+    """
 
 
 class BadData(DriverError):

@@ -106,7 +106,9 @@ def resolve(
     if len(ports) == 1:
         return ports[0].path
     if not ports:
-        raise DeviceNotFound(f"{label}: there is no such USB serial port")
+        raise DeviceNotFound(
+            f"{label}: there is no such USB serial port; plug it in, or name one by its path"
+        )
     raise DeviceNotFound(
         f"{label}: means no one port of: {', '.join(map(str, ports))}; name one by its path under "
         "/dev/serial/by-id or by-path"

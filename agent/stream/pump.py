@@ -69,6 +69,7 @@ class Pump:
         self._clock, self._on_state = clock, on_state
         self._state_lock = threading.Lock()  # `watch` and the driver's thread both change states
         self._timeouts = 0
+        self._told_bad = False
         self._backoff_s = config.backoff_min_s
 
     def connect(self) -> None:
@@ -95,7 +96,7 @@ class Pump:
             known.next_seq = None  # a reconnected device counts from anew
             known.last_tick = None
             self._set(known, "online", "")
-        self._timeouts = 0
+        self._timeouts, self._told_bad = 0, False
         self.on_connected(self)
 
     def step(self, timeout_s: float) -> int:
@@ -194,7 +195,7 @@ class Pump:
                 self._set(state, "degraded", f"no data for {silent_s:.1f} s", only_if="online")
 
     def _lost(self, reason: str) -> None:
-        logger.warning("%s: %s; trying again in %.1f s", self.name, reason, self._backoff_s)
+        logger.warning("%s; trying again in %.1f s", reason, self._backoff_s)
         # Said first: to let go of a device that hangs may take a while.
         for state in self.streams.values():
             self._set(state, "offline", reason)
@@ -202,7 +203,9 @@ class Pump:
 
     def count_bad(self, reason: str) -> None:
         """A driver refused a block: one bad tick of the stream that `reason` names."""
-        logger.debug("%s: dropped: %s", self.name, reason)
+        # Said once a connection, as a bad line may say it a hundred times a second.
+        logger.log(logging.DEBUG if self._told_bad else logging.WARNING, "%s; dropped", reason)
+        self._told_bad = True
         # A driver of several streams names the one in the message; else the first stands for all.
         words = set(re.findall(r"\w+", reason))
         named = [state for state in self.streams.values() if state.info.name in words]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ import pytest
 from agent.clock import Clock, ManualClock, from_s
 from agent.contracts import Driver
 from agent.errors import (
+    BadData,
     ConfigError,
     DeviceBusy,
     DeviceLost,
@@ -57,6 +59,11 @@ class DriverContract:
     def broken(self) -> tuple[Driver, Callable[[], Any]]:
         """A driver whose connect fails, and a call after which the same driver's succeeds."""
         pytest.skip("this driver's connect cannot fail")
+
+    @pytest.fixture
+    def unplug(self) -> Callable[[], Any]:
+        """A call that takes away what `make_driver` made a driver of."""
+        pytest.skip("this source cannot be unplugged")
 
     @pytest.fixture
     def driver(self, make_driver: Callable[[], Driver]) -> Iterator[Driver]:
@@ -171,6 +178,20 @@ class DriverContract:
         for _ in range(3):
             with pytest.raises(EndOfStream):
                 driver.read(TIMEOUT_S)
+
+    def test_an_unplugged_device_is_lost(self, driver: Driver, unplug: Callable[[], Any]) -> None:
+        driver.connect()
+        assert next(read_all(driver, self.max_reads))
+        unplug()
+        with suppress(DeviceLost):
+            for _ in range(self.max_reads):  # what has arrived may still be given
+                with suppress(ReadTimeout, BadData):
+                    driver.read(TIMEOUT_S)
+        with pytest.raises(DeviceLost):
+            driver.read(2 * TIMEOUT_S)
+        driver.disconnect()
+        with pytest.raises((DeviceNotFound, DeviceBusy)):
+            driver.connect()
 
     def test_a_reconnect_begins_anew(self, driver: Driver) -> None:
         driver.connect()

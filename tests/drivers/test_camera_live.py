@@ -79,6 +79,10 @@ class TestRtsp(DriverContract):
         return lambda: build(rtsp_server.url(), clock)
 
     @pytest.fixture
+    def unplug(self, rtsp_server: RtspServer) -> Callable[[], Any]:
+        return rtsp_server.stop
+
+    @pytest.fixture
     def broken(self, rtsp_server: RtspServer, clock: Clock) -> tuple[Driver, Callable[[], Any]]:
         rtsp_server.stop()
         return build(rtsp_server.url(), clock), rtsp_server.start

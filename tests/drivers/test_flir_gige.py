@@ -58,6 +58,10 @@ class TestGige(DriverContract):
         return lambda: build(clock)
 
     @pytest.fixture
+    def unplug(self, camera: GigeCamera) -> Callable[[], Any]:
+        return camera.stop
+
+    @pytest.fixture
     def broken(self, camera: GigeCamera, clock: Clock) -> tuple[Driver, Callable[[], Any]]:
         camera.stop()
         return build(clock), camera.start

@@ -98,9 +98,16 @@ class TestImu(DriverContract):
         return SystemClock()
 
     @pytest.fixture
-    def make_driver(self, plug: Plug, clock: Clock) -> Callable[[], Driver]:
-        device = plug(rate_hz=1000)
+    def device(self, plug: Plug) -> SerialDevice:
+        return plug(rate_hz=1000)
+
+    @pytest.fixture
+    def make_driver(self, device: SerialDevice, clock: Clock) -> Callable[[], Driver]:
         return lambda: build(device.path, clock=clock, rate_hz=1000)
+
+    @pytest.fixture
+    def unplug(self, device: SerialDevice) -> Callable[[], Any]:
+        return device.unplug
 
     @pytest.fixture
     def broken(self, tmp_path: Path, clock: Clock) -> Iterator[tuple[Driver, Callable[[], Any]]]:
@@ -111,8 +118,11 @@ class TestImu(DriverContract):
 
 class TestWithOrientation(TestImu):
     @pytest.fixture
-    def make_driver(self, plug: Plug, clock: Clock) -> Callable[[], Driver]:
-        device = plug(xsens, rate_hz=1000)
+    def device(self, plug: Plug) -> SerialDevice:
+        return plug(xsens, rate_hz=1000)
+
+    @pytest.fixture
+    def make_driver(self, device: SerialDevice, clock: Clock) -> Callable[[], Driver]:
         return lambda: build(device.path, "xsens", clock, rate_hz=1000, orientation=True)
 
 

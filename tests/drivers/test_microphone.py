@@ -80,6 +80,10 @@ class TestMicrophone(DriverContract):
         return lambda: build(clock, rate_hz=16000, block_s=0.005)
 
     @pytest.fixture
+    def unplug(self, running: PulseServer) -> Callable[[], Any]:
+        return running.stop
+
+    @pytest.fixture
     def broken(
         self, server: PulseServer, clock: Clock
     ) -> Iterator[tuple[Driver, Callable[[], Any]]]:

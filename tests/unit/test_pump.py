@@ -111,7 +111,7 @@ def test_a_lost_device_is_connected_again_with_growing_pauses() -> None:
 
 def test_a_device_that_only_connects_is_retried_with_growing_pauses_too() -> None:
     lost = DeviceLost("card: unplugged")
-    rig = Rig([lost, lost, lost, [block(INFO, 0, [1])], lost], backoff_min_s=1.0)
+    rig = Rig([lost, lost, lost, [block(INFO, 0, [1])], lost], backoff_min_s=1.0, backoff_max_s=9)
     rig.run()
     at = [t for t, _, state, _ in rig.said if state == "offline"]
     assert at == [0, 1000, 3000, 7000], "the block has set the pause back to the least"
