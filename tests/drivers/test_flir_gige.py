@@ -242,12 +242,12 @@ class TestFaults:
         driver = build()
         driver.connect()
         driver.read(1)
-        camera.hang(True)
+        camera.hang()
         try:
             with pytest.raises(DeviceLost, match="no longer answers"):
                 exhaust(driver)
         finally:
-            camera.hang(False)
+            camera.go_on()
             driver.disconnect()
 
 

@@ -33,6 +33,7 @@ from agent.types import Sample
 from drivers.synthetic import SyntheticDriver
 from tests.contracts.driver_contract import DriverContract, open_handles, read_all
 from tests.fakes import isolated_drivers
+from tests.fakes.package import install
 
 PATIENCE_S = 60.0  # a bound on a hang, not a measure
 SENSES = {
@@ -45,7 +46,7 @@ SENSES = {
 
 @pytest.fixture
 def failing_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    isolated_drivers.install(tmp_path)
+    install(tmp_path, "failing", f"{isolated_drivers.__name__}:FailingDriver")
     monkeypatch.syspath_prepend(tmp_path)
 
 

@@ -17,6 +17,7 @@ from agent.clock import SystemClock
 from agent.config_file import load_config
 from agent.contracts import Device
 from tests.e2e.commands import ROOT, run
+from tests.fakes.package import install
 from tests.fakes.pulse import PulseServer, why_not
 from tools import device_search
 from tools.device_config import without_doubles
@@ -61,12 +62,7 @@ def bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bring:
         lines = "\n".join(f"        {line}" for line in discover)
         inside = "\n".join(f"    {line}" for line in more.splitlines())
         (folder / f"kind_{kind}.py").write_text(MODULE.format(discover=lines, more=inside))
-        info = folder / f"brings_{kind}-1.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: brings-{kind}\nVersion: 1\n")
-        (info / "entry_points.txt").write_text(
-            f"[sensebind.drivers]\n{kind} = kind_{kind}:Driver\n"
-        )
+        install(folder, kind, f"kind_{kind}:Driver")
 
     return bring
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
 import subprocess
 import time
 
 import pytest
+
+from tests.fakes.killable import Killable
 
 __all__ = ["ADDRESS", "FRAME_HZ", "PROGRAM", "SERIAL", "SHAPE", "GigeCamera"]
 
@@ -18,14 +19,13 @@ SHAPE, FRAME_HZ = (512, 512), 25
 PORT = 3956
 
 
-class GigeCamera:
+class GigeCamera(Killable):
     """`start` waits until it listens; `lost_permille` datagrams of its pictures go missing."""
 
     def __init__(self, lost_permille: int = 0) -> None:
         if shutil.which(PROGRAM) is None:
             pytest.skip(f"needs {PROGRAM}: apt-get install aravis-tools")
         self._lost = lost_permille
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         until = time.monotonic() + 20
@@ -38,18 +38,6 @@ class GigeCamera:
             assert self._process.poll() is None, f"{PROGRAM} has ended"
             assert time.monotonic() < until, f"{PROGRAM} does not listen"
             time.sleep(0.01)
-
-    def stop(self) -> None:
-        """Killed, with no word to who is connected. Idempotent."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-    def hang(self, on: bool) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
 
 
 def _taken() -> bool:

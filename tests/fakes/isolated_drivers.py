@@ -1,4 +1,4 @@
-"""Drivers that fail as SDKs do, and a folder that makes their kinds known to any process."""
+"""A driver that fails as SDKs do; package.py makes its kind known to any process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agent.errors import BadData, DeviceBusy, DeviceLost, DeviceNotFound, EndOfS
 from agent.extras import needs_extra
 from agent.types import Sample, Settings, StreamInfo
 
-__all__ = ["FailingConfig", "FailingDriver", "install"]
+__all__ = ["FailingConfig", "FailingDriver"]
 
 Fault = Literal["none", "busy", "extra", "crash", "hang", "bug", "exit", "bad", "subclass", "talk"]
 PERIOD_S = 0.01
@@ -111,13 +111,3 @@ class FailingDriver:
             logging.getLogger("sdk").error("a log line of the SDK")
             print(f"printed by the SDK, PYTHONPATH={os.environ['PYTHONPATH']}", flush=True)
             os.write(2, b"written by C code\n")
-
-
-def install(folder: Path) -> None:
-    """Make `kind: failing` known where `folder` is on the path, as pip does for a package."""
-    info = folder / "failing_sdk-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: failing-sdk\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        f"[sensebind.drivers]\nfailing = {__name__}:{FailingDriver.__name__}\n"
-    )

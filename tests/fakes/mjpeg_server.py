@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from tests.fakes.clock_picture import luma
+from tests.fakes.killable import Killable
 
 __all__ = ["CLOCK_SIZE", "FROZEN_S", "SIZE", "MjpegServer", "number_of", "picture"]
 
@@ -49,12 +49,11 @@ def number_of(rgb: np.ndarray) -> int:
     return round(float(rgb[:, rgb.shape[1] * 3 // 4 :, 1].mean()) / 8)
 
 
-class MjpegServer:
+class MjpegServer(Killable):
     """The process. `stop` kills it; `start` brings it back at the same port."""
 
     def __init__(self) -> None:
         self.port = 0
-        self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         # It ends when its input does, so that it cannot outlive the tests.
@@ -66,20 +65,6 @@ class MjpegServer:
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-        self._process = None
-
-    def hang(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
 
     def url(self, path: str = "live", login: str = "") -> str:
         return f"http://{login}127.0.0.1:{self.port}/{path}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
+from tests.fakes.killable import Killable
 
 __all__ = ["RATE_HZ", "PulseServer", "why_not"]
 
@@ -51,7 +52,7 @@ def why_not() -> str | None:
     return f"no {', '.join(missing)}: apt install {APT}" if missing else None
 
 
-class PulseServer:
+class PulseServer(Killable):
     """What is played to it is what its one input hears. `folder` holds its socket and settings.
 
     Programs find it by the environment, which `use` sets for this process.
@@ -60,7 +61,6 @@ class PulseServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._socket = folder / "xdg" / "pulse" / "native"
-        self._process: subprocess.Popen[bytes] | None = None
 
     def use(self, environment: pytest.MonkeyPatch) -> None:
         self._socket.parent.mkdir(mode=0o700, parents=True)
@@ -97,21 +97,6 @@ class PulseServer:
                 self.stop()
                 raise TimeoutError(f"PulseAudio did not start within {START_S} s")
             time.sleep(0.05)
-
-    def stop(self) -> None:
-        """Kill it. Idempotent."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-    def hang(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
 
     def unplug(self) -> None:
         """Take its one input away; the server lives."""

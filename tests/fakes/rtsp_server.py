@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from pathlib import Path
+
+from tests.fakes.killable import Killable
 
 __all__ = ["SIZE", "RtspServer", "why_not"]
 
@@ -31,7 +32,7 @@ def why_not() -> str | None:
     return f"no RTSP server of GStreamer: apt install {APT}"
 
 
-class RtspServer:
+class RtspServer(Killable):
     """The process. `stop` kills it; `start` brings it back at the same port.
 
     login: user and password that it asks for; none where empty.
@@ -40,7 +41,6 @@ class RtspServer:
     def __init__(self, *login: str) -> None:
         self.port = 0
         self._login = login
-        self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         self._process = subprocess.Popen(
@@ -53,20 +53,6 @@ class RtspServer:
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-        self._process = None
-
-    def hang(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
 
     def url(self, path: str = "live", login: str = "") -> str:
         return f"rtsp://{login}127.0.0.1:{self.port}/{path}"

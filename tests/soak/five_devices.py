@@ -36,10 +36,11 @@ from agent.publish.client import Subscriber
 from agent.wire import Health, SensorStatus
 from tests.fakes.gige_camera import ADDRESS, FRAME_HZ, GigeCamera
 from tests.fakes.mjpeg_server import CLOCK_HZ, MjpegServer
+from tests.fakes.package import install
 from tests.fakes.pulse import PulseServer
 from tests.fakes.realsense_device import GYRO_HZ, VIDEO_HZ
 from tests.soak.imu_port import RATE_HZ as IMU_HZ
-from tests.soak.realsense_live import install
+from tests.soak.realsense_live import LiveRealSense
 from tests.soak.sound_port import RAMP
 from tests.soak.sound_port import RATE_HZ as AUDIO_HZ
 from tools.output import report_console
@@ -193,7 +194,7 @@ def run(
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         environment = stack.enter_context(pytest.MonkeyPatch.context())
-        install(work)
+        install(work, "live_realsense", f"{LiveRealSense.__module__}:LiveRealSense")
         environment.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(work))))
         child = IsolatedChild()
         peers: dict[str, Peer] = {

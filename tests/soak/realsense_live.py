@@ -7,7 +7,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyrealsense2 as rs
@@ -17,7 +16,7 @@ from agent.types import Sample, StreamInfo
 from drivers.realsense import RealSenseConfig, RealSenseDriver
 from tests.fakes.realsense_device import ACCEL_HZ, GYRO_HZ, VIDEO_HZ, DeviceList, Event, RealSense
 
-__all__ = ["LiveRealSense", "install"]
+__all__ = ["LiveRealSense"]
 
 SIZE = (640, 480)
 RATES = {"depth": VIDEO_HZ, "colour": VIDEO_HZ, "accel": ACCEL_HZ, "gyro": GYRO_HZ}
@@ -79,13 +78,3 @@ def _play(camera: RealSense, stop: threading.Event) -> None:
             "gyro": np.array([0.01 * (number % 5), 0, 0.1], np.float32),
         }[kind]
         camera.give(Event(time.monotonic_ns() / 1e6, kind, number + 1, data))
-
-
-def install(folder: Path) -> None:
-    """Make the kind known where `folder` is on the path, as pip does for a package."""
-    info = folder / "live_realsense-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: live-realsense\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        f"[sensebind.drivers]\nlive_realsense = {__name__}:{LiveRealSense.__name__}\n"
-    )
