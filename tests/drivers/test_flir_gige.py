@@ -58,8 +58,9 @@ class TestGige(DriverContract):
         return lambda: build(clock)
 
     @pytest.fixture
-    def unplug(self, camera: GigeCamera) -> Callable[[], Any]:
-        return camera.stop
+    def unplug(self, camera: GigeCamera) -> Iterator[Callable[[], Any]]:
+        yield camera.stop
+        camera.start()
 
     @pytest.fixture
     def broken(self, camera: GigeCamera, clock: Clock) -> tuple[Driver, Callable[[], Any]]:
