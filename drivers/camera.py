@@ -21,9 +21,9 @@ from agent.contracts import Device
 from agent.errors import BadData, DeviceLost, DeviceNotFound
 from agent.redact import is_url
 from agent.types import Array, Intrinsics, Sample, StreamInfo
-from drivers._camera_config import CameraConfig, LensConfig
-from drivers._camera_devices import find_cameras, only_camera
-from drivers._camera_source import (
+from drivers._camera.config import CameraConfig, LensConfig
+from drivers._camera.devices import find_cameras, only_camera
+from drivers._camera.source import (
     is_pipeline,
     open_device,
     open_pipeline,

@@ -3,7 +3,7 @@
 One stream, named as the driver. For most protocols it is modality `imu`: float32 (6,), ax ay az in
 m/s^2, gx gy gz in rad/s. BNO08x UART-RVC sends angles and no angular rate: modality `motion`,
 float32 (6,), yaw pitch roll in rad, ax ay az in m/s^2; no tower for `imu` will take it by mistake.
-With `orientation` there is a second, `<name>_orientation`: see drivers/_imu_orientation.py.
+With `orientation` there is a second, `<name>_orientation`: see drivers/_imu/orientation.py.
 
 Where the device sends its clock the stream's clock is "device". Else ticks are stamped on arrival:
 the newest of a read at that moment, those before it earlier by the nominal rate.
@@ -25,8 +25,8 @@ from agent.contracts import Device
 from agent.errors import BadData, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.extras import needs_extra
 from agent.types import Sample, Settings, StreamInfo
-from drivers._imu_blocks import ReadingBlocks
-from drivers._imu_orientation import Orientation
+from drivers._imu.blocks import ReadingBlocks
+from drivers._imu.orientation import Orientation
 from drivers._serial_ports import SerialPort, find_ports, one_line, open_port, resolve
 from drivers.imu_protocols import (
     Bno08xRvc,

@@ -25,10 +25,10 @@ from agent.clock import Clock, from_s, to_s
 from agent.contracts import Device
 from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.types import Array, Int64Array, Sample, Settings, StreamInfo
-from drivers._audio_time import AudioTimeline
-from drivers._microphone_devices import SoundInput, find_input, import_sounddevice, list_devices
-from drivers._microphone_portaudio import PORTAUDIO, Block, OpenStream, Receiver
-from drivers._microphone_resample import Resampler
+from drivers._microphone.devices import SoundInput, find_input, import_sounddevice, list_devices
+from drivers._microphone.portaudio import PORTAUDIO, Block, OpenStream, Receiver
+from drivers._microphone.resample import Resampler
+from drivers._microphone.timeline import AudioTimeline
 
 __all__ = ["PLUGIN", "MicrophoneConfig", "MicrophoneDriver"]
 

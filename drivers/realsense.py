@@ -5,7 +5,7 @@ Streams of a driver NAME, as far as the device has them:
     NAME_depth   modality depth, uint16 (height, width) mm
     NAME_colour  modality image, uint8 RGB (height, width, 3)
     NAME_imu     modality imu, float32 (6,): each gyroscope reading with the acceleration of its
-                 moment, interpolated (drivers/_realsense_imu.py)
+                 moment, interpolated (drivers/_realsense/imu.py)
     NAME_accel, NAME_gyro   with raw_imu: float32 (3,), each reading as it came
 
 Sensors are read one by one, each at its full rate: librealsense's pipeline would give one reading
@@ -29,8 +29,8 @@ from agent.errors import DeviceLost, DeviceNotFound, EndOfStream, ReadTimeout
 from agent.extras import needs_extra
 from agent.types import Sample, StreamInfo
 from drivers._pacing import ns_per_s, wait_until_due
-from drivers._realsense_config import KINDS, RealSenseConfig, VideoMode
-from drivers._realsense_device import (
+from drivers._realsense.config import KINDS, RealSenseConfig, VideoMode
+from drivers._realsense.device import (
     PERMISSION,
     Mode,
     best_mode,
@@ -44,8 +44,8 @@ from drivers._realsense_device import (
     set_options,
     unreadable,
 )
-from drivers._realsense_frames import Frame, Receiver
-from drivers._realsense_samples import Samples
+from drivers._realsense.frames import Frame, Receiver
+from drivers._realsense.samples import Samples
 
 __all__ = ["PLUGIN", "RealSenseConfig", "RealSenseDriver", "VideoMode"]
 

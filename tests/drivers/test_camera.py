@@ -17,7 +17,7 @@ from agent.config import DriverConfig
 from agent.contracts import Driver
 from agent.errors import BadData, ConfigError, DeviceLost, DeviceNotFound
 from agent.types import Intrinsics, Sample
-from drivers._camera_source import is_pipeline, shown
+from drivers._camera.source import is_pipeline, shown
 from drivers.camera import PLUGIN, CameraConfig, CameraDriver, LensConfig
 from tests.contracts.driver_contract import DriverContract, read_all
 from tests.fakes.mjpeg_server import SIZE, MjpegServer, number_of, picture

@@ -9,8 +9,9 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.errors import DeviceNotFound
-from drivers import _camera_devices, camera
-from drivers._camera_devices import find_cameras, only_camera
+from drivers import camera
+from drivers._camera import devices
+from drivers._camera.devices import find_cameras, only_camera
 from drivers.camera import PLUGIN, CameraConfig
 
 
@@ -141,8 +142,8 @@ class TestTheOnlyCamera:
         pytest.importorskip("cv2", reason="needs pip install 'sensebind[camera]'")
         tree.plug(0, "1-1", serial="A1")
         tree.plug(2, "1-2")
-        monkeypatch.setattr(_camera_devices, "SYSFS", tree.sysfs)
-        monkeypatch.setattr(_camera_devices, "DEV", tree.dev)
+        monkeypatch.setattr(devices, "SYSFS", tree.sysfs)
+        monkeypatch.setattr(devices, "DEV", tree.dev)
         assert PLUGIN.discover() == tree.find()
         driver = PLUGIN("cam", CameraConfig(device="auto"), SystemClock())
         with pytest.raises(DeviceNotFound, match="cam: auto: means no one camera of:") as refused:

@@ -20,8 +20,8 @@ from agent.clock import Clock, SystemClock
 from agent.contracts import Driver
 from agent.errors import BadData, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.types import Array
-from drivers import _flir_usb
-from drivers._flir_fslp import BosonControl, Fslp, Reply, encode
+from drivers._flir import usb
+from drivers._flir.fslp import BosonControl, Fslp, Reply, encode
 from drivers._serial_ports import SerialPort
 from drivers.flir import PLUGIN, FlirConfig, FlirDriver
 from tests.contracts.driver_contract import DriverContract, read_all
@@ -323,9 +323,9 @@ class TestControl:
 class TestDiscovery:
     @pytest.fixture
     def tree(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-        monkeypatch.setattr(_flir_usb, "SYS_VIDEO", tmp_path / "class")
-        monkeypatch.setattr(_flir_usb, "V4L_LINKS", tmp_path / "by-path")
-        monkeypatch.setattr(_flir_usb, "DEV", tmp_path / "dev")
+        monkeypatch.setattr(usb, "SYS_VIDEO", tmp_path / "class")
+        monkeypatch.setattr(usb, "V4L_LINKS", tmp_path / "by-path")
+        monkeypatch.setattr(usb, "DEV", tmp_path / "dev")
         for folder in ("class", "by-path", "dev"):
             (tmp_path / folder).mkdir()
 
@@ -352,33 +352,33 @@ class TestDiscovery:
         tree(2, ("09cb", "4007"), "1234")
         tree(3, ("09cb", "4007"), "1234", index=1)
         tree(4, ("1e4e", "0100"), "8001")
-        boson, lepton = _flir_usb.discover_uvc()
+        boson, lepton = usb.discover_uvc()
         assert (boson.identity, boson.by_port, boson.problem) == ("serial:1234", False, "")
         assert boson.settings == {"source": "boson", "boson": {"device": "usb:1234", "port": None}}
         assert lepton.settings == {"source": "lepton", "lepton": {"device": "usb:8001"}}
         msgspec.convert(lepton.settings, FlirConfig)
-        assert _flir_usb.find_video("auto", "boson", "x").endswith("/video2")
+        assert usb.find_video("auto", "boson", "x").endswith("/video2")
 
     def test_twins_are_told_by_their_sockets_and_never_guessed(
         self, tree: Callable[..., None]
     ) -> None:
         tree(2, ("1e4e", "0100"), "")
         tree(4, ("1e4e", "0100"), "")
-        found = _flir_usb.discover_uvc()
+        found = usb.discover_uvc()
         assert [device.by_port for device in found] == [True, True]
         assert [device.identity for device in found] == [
             "by-path:pci-usb-1-index0",
             "by-path:pci-usb-2-index0",
         ]
         with pytest.raises(DeviceNotFound, match=r"'auto' means no one camera of: .*1-1.*1-2"):
-            _flir_usb.find_video("auto", "lepton", "x")
+            usb.find_video("auto", "lepton", "x")
         with pytest.raises(DeviceNotFound, match="no FLIR Boson answers to 'usb:9'"):
-            _flir_usb.find_video("usb:9", "boson", "x")
+            usb.find_video("usb:9", "boson", "x")
 
     def test_a_boson_comes_with_the_control_port_of_its_own_socket(
         self, tree: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_flir_usb, "SYS_TTY", tmp_path / "tty")
+        monkeypatch.setattr(usb, "SYS_TTY", tmp_path / "tty")
         ports = []
         for number in (2, 4):
             tree(number, ("09cb", "4007"), "")
@@ -390,8 +390,8 @@ class TestDiscovery:
             link = f"/dev/serial/by-path/{number // 2}"
             ports.append(SerialPort(link, path, "Boson", "", True, 0x09CB, 0x4007, None))
         ports.append(SerialPort("usb:7", "/dev/ttyUSB0", "GPS", "", False, 1, 2, "7"))
-        monkeypatch.setattr(_flir_usb, "find_ports", lambda: ports[::-1])
-        found = [dict(device.settings["boson"]) for device in _flir_usb.discover_uvc()]
+        monkeypatch.setattr(usb, "find_ports", lambda: ports[::-1])
+        found = [dict(device.settings["boson"]) for device in usb.discover_uvc()]
         assert [boson["port"] for boson in found] == [
             "/dev/serial/by-path/1",
             "/dev/serial/by-path/2",

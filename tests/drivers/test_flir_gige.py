@@ -19,8 +19,8 @@ from agent.contracts import Driver
 from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.stream.pump import Pump
 from agent.types import Sample
-from drivers._flir_gige import discover_gige
-from drivers._flir_radiometry import Planck, Scene
+from drivers._flir.gige import discover_gige
+from drivers._flir.radiometry import Planck, Scene
 from drivers.flir import PLUGIN, FlirConfig, FlirDriver
 from tests.contracts.driver_contract import DriverContract, read_all
 from tests.fakes.gige_camera import ADDRESS, SERIAL, SHAPE, GigeCamera

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BadData
-from drivers._flir_genicam import NodeMap
-from drivers._flir_gvsp import Assembler, GvspFrame
+from drivers._flir.genicam import NodeMap
+from drivers._flir.gvsp import Assembler, GvspFrame
 
 MONO16, MONO8, RGB8 = 0x01100007, 0x01080001, 0x02180014
 PACKET = 28 + 8 + 40

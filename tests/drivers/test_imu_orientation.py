@@ -22,7 +22,7 @@ from tests.fakes.serial_device import SerialDevice
 pytest.importorskip("imufusion", reason="needs pip install 'sensebind[imu]'")
 pytest.importorskip("serial", reason="needs pip install 'sensebind[imu]'")
 
-from drivers._imu_orientation import Orientation
+from drivers._imu.orientation import Orientation
 
 G = 9.80665
 UPRIGHT = (0.0, 0.0, G)

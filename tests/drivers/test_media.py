@@ -35,7 +35,7 @@ from agent.errors import (
 )
 from agent.redact import redact
 from agent.types import Sample
-from drivers._av_reader import MediaReader
+from drivers._av.reader import MediaReader
 from drivers.media import PLUGIN, MediaConfig, MediaDriver
 from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all
 from tests.fakes.clips import corrupt, packet_times, tone, write_clip

@@ -18,7 +18,7 @@ from agent.clock import NS_PER_S, Clock, ManualClock, SystemClock, to_s
 from agent.contracts import Driver
 from agent.errors import ConfigError, DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.types import Sample
-from drivers._audio_time import MAX_ERROR_NS, AudioTimeline
+from drivers._microphone.timeline import MAX_ERROR_NS, AudioTimeline
 from drivers.microphone import PLUGIN, MicrophoneConfig, MicrophoneDriver
 from tests.contracts.driver_contract import START_NS, DriverContract, read_all
 from tests.fakes.portaudio import FakeSounddevice

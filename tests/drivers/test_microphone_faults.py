@@ -16,7 +16,7 @@ from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, DriverError, Re
 from agent.stream.pump import Pump, StreamState
 from agent.supervise import ThreadGroup
 from agent.types import Sample
-from drivers._microphone_portaudio import PORTAUDIO
+from drivers._microphone.portaudio import PORTAUDIO
 from drivers.microphone import PLUGIN, MicrophoneConfig, MicrophoneDriver
 from tests.contracts.driver_contract import open_handles, read_all
 from tests.fakes.pulse import PulseServer, why_not

@@ -19,10 +19,10 @@ from agent.clock import Clock, ManualClock, SystemClock
 from agent.contracts import Driver
 from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, EndOfStream, ReadTimeout
 from agent.types import Sample, StreamInfo
-from drivers import _realsense_device
-from drivers._realsense_device import open_error
-from drivers._realsense_frames import Aligner, Millimetres
-from drivers._realsense_imu import MAX_GAP_NS, ImuMerger, Reading
+from drivers._realsense import device as device_module
+from drivers._realsense.device import open_error
+from drivers._realsense.frames import Aligner, Millimetres
+from drivers._realsense.imu import MAX_GAP_NS, ImuMerger, Reading
 from drivers.realsense import PLUGIN, RealSenseConfig, RealSenseDriver, VideoMode
 from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all
 
@@ -550,7 +550,7 @@ class TestPlugging:
             (tmp_path / port).mkdir()
             for name, text in (("idVendor", "8086"), ("product", product), ("serial", "77")):
                 (tmp_path / port / name).write_text(text + "\n")
-        monkeypatch.setattr(_realsense_device, "SYS_USB", tmp_path)
+        monkeypatch.setattr(device_module, "SYS_USB", tmp_path)
         (device,) = RealSenseDriver.discover()
         assert (device.identity, device.by_port) == ("by-path:usb-2-1", True)
         assert "sudo usermod -aG plugdev" in device.problem

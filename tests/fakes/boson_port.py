@@ -9,7 +9,7 @@ import time
 import tty
 from pathlib import Path
 
-from drivers._flir_fslp import Fslp, encode
+from drivers._flir.fslp import Fslp, encode
 
 __all__ = ["BosonPort"]
 

@@ -82,7 +82,7 @@ class RealSenseConfig(Settings, frozen=True, kw_only=True):
             raise ValueError(f"raw_imu: needs imu among streams, got {', '.join(self.streams)}")
 
     def asked(self, kind: str) -> Mapping[str, float | None]:
-        """What is asked of a kind of stream, by the fields of drivers._realsense_device.Mode."""
+        """What is asked of a kind of stream, by the fields of drivers._realsense.device.Mode."""
         if kind in ("depth", "color"):
             mode = self.depth if kind == "depth" else self.colour
             return {"width": mode.width, "height": mode.height, "rate_hz": mode.rate_hz}

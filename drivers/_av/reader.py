@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import BadData, DeviceLost, DeviceNotFound
 from agent.extras import needs_extra
 from agent.redact import is_url, redact
-from drivers._av_tracks import AudioTrack, Block, VideoTrack
+from drivers._av.tracks import AudioTrack, Block, VideoTrack
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -1,7 +1,7 @@
 """A GigE Vision camera: FLIR's A series, and any other that gives Mono8 to Mono16.
 
-Control is pyGigEVision's; frames are put together in _flir_gvsp.py, and nodes found in
-_flir_genicam.py. docs/adr/0010-gige-vision.md says why.
+Control is pyGigEVision's; frames are put together in _flir/gvsp.py, and nodes found in
+_flir/genicam.py. docs/adr/0010-gige-vision.md says why.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from agent.contracts import Device
 from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.extras import needs_extra
 from agent.types import Settings
-from drivers._flir_frames import Frame
-from drivers._flir_genicam import NodeMap
-from drivers._flir_gvsp import Assembler
-from drivers._flir_radiometry import Linear, Planck, Scene, ToCelsius
+from drivers._flir.frames import Frame
+from drivers._flir.genicam import NodeMap
+from drivers._flir.gvsp import Assembler
+from drivers._flir.radiometry import Linear, Planck, Scene, ToCelsius
 
 if TYPE_CHECKING:
     from pyGigEVision import GVCPClient

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.types import Array
-from drivers._flir_radiometry import ToCelsius
+from drivers._flir.radiometry import ToCelsius
 
 __all__ = ["Frame", "FrameSource"]
 

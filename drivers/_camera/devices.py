@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.contracts import Device
 from agent.errors import DeviceNotFound
-from drivers._camera_source import NOT_ALLOWED
+from drivers._camera.source import NOT_ALLOWED
 
 __all__ = ["find_cameras", "only_camera"]
 

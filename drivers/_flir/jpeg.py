@@ -20,7 +20,7 @@ from PIL import Image
 
 from agent.errors import BadData
 from agent.types import Array
-from drivers._flir_radiometry import ZERO_C_K, Planck, Scene
+from drivers._flir.radiometry import ZERO_C_K, Planck, Scene
 
 __all__ = ["thermal_picture"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from agent.clock import NS_PER_S
 from agent.types import Int64Array, Sample, StreamInfo
-from drivers._imu_orientation import Orientation
+from drivers._imu.orientation import Orientation
 from drivers.imu_protocols import Decoder, Reading
 
 __all__ = ["ReadingBlocks"]

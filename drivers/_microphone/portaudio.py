@@ -18,7 +18,7 @@ from typing import Any
 
 from agent.clock import Clock, from_s, to_s
 from agent.errors import DeviceBusy, DeviceNotFound
-from drivers._audio_time import DeviceClock
+from drivers._microphone.timeline import DeviceClock
 
 __all__ = ["PORTAUDIO", "Block", "OpenStream", "PortAudio", "Receiver"]
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from agent.redact import is_url, redact
 from agent.types import Settings
-from drivers._camera_source import is_pipeline
+from drivers._camera.source import is_pipeline
 
 __all__ = ["CameraConfig", "LensConfig"]
 

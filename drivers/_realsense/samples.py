@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from agent.types import Array, Sample, StreamInfo
-from drivers._realsense_config import HOLES, RealSenseConfig
-from drivers._realsense_device import Mode, extrinsics_of, intrinsics_of
-from drivers._realsense_frames import Aligner, Frame, Millimetres
-from drivers._realsense_imu import ImuMerger, Reading
+from drivers._realsense.config import HOLES, RealSenseConfig
+from drivers._realsense.device import Mode, extrinsics_of, intrinsics_of
+from drivers._realsense.frames import Aligner, Frame, Millimetres
+from drivers._realsense.imu import ImuMerger, Reading
 
 __all__ = ["Samples"]
 
