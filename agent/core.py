@@ -9,7 +9,7 @@ from agent import plugins
 from agent.clock import NS_PER_S, Clock, to_s
 from agent.config import Config, QueryConfig
 from agent.errors import ConfigError, EncodeFailed
-from agent.isolate import make_driver
+from agent.isolation.driver import make_driver
 from agent.match.matcher import EventContext, Matcher
 from agent.match.queries import QuerySet
 from agent.stream.lane import Lane

@@ -28,7 +28,7 @@ from agent.errors import (
     NotDue,
     ReadTimeout,
 )
-from agent.isolate import IsolatedDriver, make_driver
+from agent.isolation.driver import IsolatedDriver, make_driver
 from agent.types import Sample
 from drivers.synthetic import SyntheticDriver
 from tests.contracts.driver_contract import DriverContract, open_handles, read_all
@@ -86,7 +86,7 @@ def read_until(driver: Driver, error: type[DriverError]) -> tuple[list[Sample], 
 
 def processes() -> list[psutil.Process]:
     """Of isolated drivers, of this process."""
-    return [p for p in psutil.Process().children() if "agent.isolated_child" in p.cmdline()]
+    return [p for p in psutil.Process().children() if "agent.isolation.child" in p.cmdline()]
 
 
 class TestSynthetic(DriverContract):

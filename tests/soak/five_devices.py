@@ -153,7 +153,7 @@ class IsolatedChild:
     def kill(self) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in self.agent.children() if self.agent else ():
-                if "agent.isolated_child" in child.cmdline():
+                if "agent.isolation.child" in child.cmdline():
                     child.kill()
 
 

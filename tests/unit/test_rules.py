@@ -32,7 +32,7 @@ PINNED = {
     ],
     "agent.explain": ["Place", "explain"],
     "agent.extras": ["needs_extra"],
-    "agent.isolate": ["IsolatedDriver", "hang_s", "make_driver"],
+    "agent.isolation.driver": ["IsolatedDriver", "hang_s", "make_driver"],
     "agent.match.calibration": ["Null", "logistic"],
     "agent.match.fusion": ["Fusion"],
     "agent.match.gate": ["Gate", "Transition"],

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.shared_ring import LEAST_BYTES, Block, RingReader, RingWriter
+from agent.isolation.ring import LEAST_BYTES, Block, RingReader, RingWriter
 from agent.types import Sample, StreamInfo
 
 STREAMS = (

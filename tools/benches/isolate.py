@@ -11,7 +11,7 @@ import psutil
 from agent.clock import NS_PER_S, SystemClock, from_s
 from agent.config_file import build_config
 from agent.errors import ConfigError, ReadTimeout
-from agent.isolate import IsolatedDriver, make_driver
+from agent.isolation.driver import IsolatedDriver, make_driver
 from tools.benches.common import add_json_option, machine, make_table, print_machine, write_json
 from tools.output import report_console
 

@@ -1,4 +1,4 @@
-"""The agent's end of the line to an isolated driver's process (agent/isolated_child.py)."""
+"""The agent's end of the line to an isolated driver's process (agent/isolation/child.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 
 from agent.clock import Clock, from_s
 from agent.errors import AgentError
-from agent.shared_ring import MAX_MESSAGE, FromChild, LogLine, Trouble
+from agent.isolation.ring import MAX_MESSAGE, FromChild, LogLine, Trouble
 from agent.supervise import ChildProcess
 
 __all__ = ["ChildLink"]
@@ -36,7 +36,7 @@ class ChildLink:
         self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             args = (str(far.fileno()), str(os.getpid()), label)
-            self.process = ChildProcess("agent.isolated_child", args, [far.fileno()])
+            self.process = ChildProcess("agent.isolation.child", args, [far.fileno()])
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)

@@ -19,8 +19,8 @@ from agent.clock import Clock, SystemClock, from_s, to_s
 from agent.config import DriverConfig, DriverEntry
 from agent.contracts import Driver
 from agent.errors import AgentError, BadData, DeviceLost, DeviceNotFound, NotDue, ReadTimeout
-from agent.isolated_link import ChildLink
-from agent.shared_ring import Block, Connected, FromChild, RingReader, Setup, Trouble
+from agent.isolation.link import ChildLink
+from agent.isolation.ring import Block, Connected, FromChild, RingReader, Setup, Trouble
 from agent.types import Sample, StreamInfo
 
 __all__ = ["IsolatedDriver", "hang_s", "make_driver"]

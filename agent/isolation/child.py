@@ -1,6 +1,6 @@
-"""An isolated driver's process: `python -m agent.isolated_child FD PARENT LABEL`.
+"""An isolated driver's process: `python -m agent.isolation.child FD PARENT LABEL`.
 
-Started by agent/isolate.py; the label is for people who look at a list of processes.
+Started by agent/isolation/driver.py; the label is for people who look at a list of processes.
 
 It reads the driver without a pause and passes on what it gives; where the agent does not keep up,
 the newest blocks are dropped and counted as lost ticks of their stream. It ends when the agent
@@ -28,7 +28,7 @@ from agent import errors, plugins
 from agent.clock import SystemClock
 from agent.contracts import Driver
 from agent.errors import AgentError, BadData, ReadTimeout
-from agent.shared_ring import (
+from agent.isolation.ring import (
     MAX_MESSAGE,
     Connected,
     FromChild,
