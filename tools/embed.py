@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from agent.cli import run_command
-from agent.clock import SystemClock, from_s
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError
 from agent.types import Array
 from encoders.providers import AUTO
 from encoders.space import ModelSpace, open_space
 from tools.npz import write_npz
+from tools.output import progress
 
 __all__ = ["main"]
-
-PROGRESS_AFTER_NS = from_s(1.0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,7 +98,7 @@ def _embed(args: argparse.Namespace) -> dict[str, Array]:
         encoder.load()
         for text, embedding in zip(args.text, encoder.encode(args.text), strict=True):
             vectors[text] = embedding.vector
-    for file in _progress(args.files):
+    for file in progress(args.files, "embedding"):
         if file in vectors:
             raise ConfigError(f"{file}: named twice, expected each key once")
         vectors[file] = _file_vector(space, file, args.modality, args.windows)
@@ -113,23 +109,6 @@ def _file_vector(space: ModelSpace, file: str, modality: str, windows: bool) -> 
     if windows:
         return space.embed_views(file, modality)
     return np.asarray(space.embed_file(file, modality).vector)
-
-
-def _progress(files: list[str]) -> Iterator[str]:
-    """The files; with a bar where a person waits for more than a second."""
-    console = Console(stderr=True)
-    clock = SystemClock()
-    started_ns = clock.now_ns()
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-    task = bar.add_task("embedding", total=len(files))
-    try:
-        for file in files:
-            if not bar.live.is_started and clock.now_ns() - started_ns > PROGRESS_AFTER_NS:
-                bar.start()
-            yield file
-            bar.advance(task)
-    finally:
-        bar.stop()
 
 
 if __name__ == "__main__":
