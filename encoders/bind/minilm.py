@@ -111,13 +111,13 @@ class SentenceModel:
         x = self._norm(x, "embeddings.LayerNorm")
         for number in range(self._layers):
             name = f"encoder.layer.{number}"
-            heads = [
+            query, key, value = (
                 self._linear(x, f"{name}.attention.self.{part}")
-                .unflatten(-1, (HEADS, -1))
+                .reshape(*tokens.shape, HEADS, -1)
                 .transpose(1, 2)
                 for part in ("query", "key", "value")
-            ]
-            mixed = F.scaled_dot_product_attention(*heads, attn_mask=mask[:, None, None])
+            )
+            mixed = F.scaled_dot_product_attention(query, key, value, mask[:, None, None])
             mixed = self._linear(mixed.transpose(1, 2).flatten(2), f"{name}.attention.output.dense")
             x = self._norm(x + mixed, f"{name}.attention.output.LayerNorm")
             inner = F.gelu(self._linear(x, f"{name}.intermediate.dense"))

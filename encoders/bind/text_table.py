@@ -65,8 +65,8 @@ class Projection:
     @classmethod
     def of(cls, vectors: Float32Array, dim: int) -> Projection:
         """The first `dim` principal axes of `vectors` (n, 384)."""
-        centre = vectors.mean(axis=0)
-        centred = (vectors - centre).astype(np.float64)
+        centre = vectors.mean(axis=0, dtype=np.float64)
+        centred = vectors - centre
         # Ascending; a sign is free, so the largest part of each is made positive, or two machines
         # would not make the same space.
         _, axes = np.linalg.eigh(centred.T @ centred)
@@ -76,8 +76,7 @@ class Projection:
 
     def __call__(self, vectors: Float32Array) -> Float32Array:
         """float32 (n, dim), not normalised."""
-        projected: Float32Array = (vectors - self.centre) @ self.axes
-        return projected
+        return np.asarray((vectors - self.centre) @ self.axes, np.float32)
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def fit_table(
         means = F.embedding_bag(compact_ids, rows, edges, mode="mean")
         loss = (1 - F.cosine_similarity(means, wanted)).mean()
         moved: Tensor = (rows - begin).square().sum(1).mean()
-        (loss + settings.hold * moved).backward()
+        torch.autograd.backward(loss + settings.hold * moved)
         optimiser.step()
         losses.append(float(loss))
         if progress is not None:
@@ -152,8 +151,8 @@ def agreement(
 
 def quantise(table: Float32Array) -> tuple[Any, Float32Array]:
     """int8 (n, dim) and float32 (n,): row i is about q[i] * scale[i]. A row of zeros stays one."""
-    scale = np.abs(table).max(axis=1) / INT8_LIMIT
-    scale = np.where(scale > 0, scale, 1 / INT8_LIMIT).astype(np.float32)
+    largest = np.abs(table).max(axis=1)
+    scale = (np.where(largest > 0, largest, 1) / INT8_LIMIT).astype(np.float32)
     return np.rint(table / scale[:, np.newaxis]).astype(np.int8), scale
 
 

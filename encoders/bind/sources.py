@@ -1,0 +1,410 @@
+"""The training data as records, whatever folder or package it comes from.
+
+Records of the validation set (splits.py) are given too, marked: what is never to be seen in
+training at all (ESC-10's fold 5, the smartwatch's later people, BasicMotions' test file) is not.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.clock import NS_PER_S
+from agent.errors import BadData, ConfigError
+from agent.types import Array, StreamInfo, Window
+from encoders.bind.splits import held_out, recording_id
+from encoders.files import read_file
+
+__all__ = [
+    "MOTION_WORDS",
+    "Record",
+    "Tiles",
+    "animal_sounds",
+    "basic_motions",
+    "depth_pairs",
+    "esc10",
+    "photos",
+    "read_manifest_rows",
+    "stamp_sounds",
+    "stamps",
+    "thermal_pairs",
+    "tiles",
+    "watch",
+]
+
+MANIFEST = "MANIFEST.tsv"
+TILE = 32  # pixels a side
+GRAVITY = 9.80665  # m/s^2 a g
+WATCH_SUBJECTS = 8  # the later ones are for judging
+WATCH_HZ, MOTIONS_HZ = 50.0, 10.0
+
+WATCH_FILE = "seglearn/data/watch_dataset.npy"
+WATCH_SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
+MOTIONS_FILE = "aeon/datasets/data/BasicMotions/BasicMotions_TRAIN.ts"
+MOTIONS_SHA256 = "8dc43cc6306cb679c888c01e26f91772ac4441a916da43bac8b79734a538b9d6"
+STAMPS_FOLDER = "usr/share/tuxpaint/stamps"
+STAMPS_LICENCE = "GPL-2.0-only"
+
+# What the publishers' short names stand for: seglearn's exercises of the shoulder are those of
+# Burns et al. 2018 (doi:10.1088/1361-6579/aacfd9), BasicMotions' are whole words.
+MOTION_WORDS = {
+    "PEN": ("pendulum arm exercise", "swinging the arm like a pendulum"),
+    "ABD": ("arm abduction exercise", "raising the arm sideways"),
+    "FEL": ("forward arm elevation exercise", "raising the arm forward"),
+    "IR": ("internal shoulder rotation exercise", "rotating the arm inwards"),
+    "ER": ("external shoulder rotation exercise", "rotating the arm outwards"),
+    "TRAP": ("trapezius extension exercise", "lifting the arms behind the back"),
+    "ROW": ("rowing exercise", "an upright rowing motion"),
+    "Standing": ("standing still", "resting"),
+    "Running": ("running", "a person running"),
+    "Walking": ("walking", "a person walking"),
+    "Badminton": ("playing badminton", "a badminton game"),
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One recording.
+
+    modality: of `content`, a file or a window. recording: as splits.recording_id. label: its class,
+    "" for none. texts: what it may be called, the most telling first; empty where nothing is told.
+    photo: the aligned picture of a thermal or depth frame.
+    """
+
+    modality: str
+    content: Path | Window
+    recording: str
+    source: str
+    licence: str
+    label: str = ""
+    texts: tuple[str, ...] = ()
+    photo: Path | None = None
+
+    @property
+    def held_out(self) -> bool:
+        """For validation: not to be trained on."""
+        return held_out(self.recording)
+
+    def window(self) -> Window:
+        """All of it. Raises ConfigError for a file that cannot be read."""
+        if isinstance(self.content, Window):
+            return self.content
+        return read_file(str(self.content), self.modality)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Small pictures with a class each. pixels: uint8 (n, 32, 32, 3) RGB. classes: int64 (n,),
+    numbers into `labels`. recordings: n ids.
+    """
+
+    pixels: NDArray[np.uint8]
+    classes: NDArray[np.int64]
+    labels: tuple[str, ...]
+    recordings: tuple[str, ...]
+    source: str
+    licence: str
+
+    def training(self) -> NDArray[np.int64]:
+        """Numbers of those that may be trained on."""
+        return np.flatnonzero([not held_out(name) for name in self.recordings])
+
+
+def read_manifest_rows(training: Path, collection: str) -> list[dict[str, str]]:
+    """The rows of MANIFEST.tsv of one collection, in its order.
+
+    Raises ConfigError where the file is missing or has none.
+    """
+    path = training / MANIFEST
+    try:
+        with path.open(encoding="utf-8", newline="") as text:
+            rows = list(csv.DictReader(text, delimiter="\t"))
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}, expected the training data's list") from exc
+    found = [row for row in rows if row["path"].split("/")[1] == collection]
+    # Two classes of one name ("crane") came to one file; it is the one of its own size.
+    paths = [row["path"] for row in found]
+    found = [
+        row
+        for row in found
+        if paths.count(row["path"]) == 1
+        or (training.parent / row["path"]).stat().st_size == int(row["bytes"])
+    ]
+    if not found:
+        raise ConfigError(f"{path}: no rows of {collection}, expected some")
+    return found
+
+
+def _records(
+    training: Path, collection: str, modality: str, names: Mapping[str, Sequence[str]]
+) -> Iterator[Record]:
+    for row in read_manifest_rows(training, collection):
+        path = training.parent / row["path"]
+        label = row["label"]
+        below = row["path"].removeprefix("training/")
+        yield Record(
+            modality=modality,
+            content=path,
+            recording=recording_id(below),
+            source=collection,
+            licence=row["source_and_licence"],
+            label=label,
+            texts=(label, *names.get(below, ())) if label else (),
+        )
+
+
+def photos(
+    training: Path,
+    hypernyms: Sequence[Sequence[str]] = (),
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> list[Record]:
+    """One photograph a class of ImageNet; texts are its label and what the label is a kind of.
+
+    hypernyms: (first label, last label, text...) of a stretch of classes in ImageNet's order, which
+    is the manifest's. groups: labels by text. Raises ConfigError for a label that is not there.
+    """
+    rows = read_manifest_rows(training, "photos")
+    labels = [row["label"] for row in rows]
+    below = [row["path"].removeprefix("training/") for row in rows]
+    names: dict[str, list[str]] = {}
+    for first, last, *texts in hypernyms:
+        if first not in labels or last not in labels[labels.index(first) :]:
+            raise ConfigError(f"hypernyms: {first!r} to {last!r}, expected two labels in order")
+        start = labels.index(first)
+        for path in below[start : labels.index(last, start) + 1]:
+            names.setdefault(path, []).extend(texts)
+    for text, members in (groups or {}).items():
+        for label in members:
+            if label not in labels:
+                raise ConfigError(f"groups: {text!r} has {label!r}, expected a photo's label")
+            # Two labels stand for two things each: the second, of objects, is the one grouped.
+            at = len(labels) - 1 - labels[::-1].index(label)
+            names.setdefault(below[at], []).append(text)
+    return list(_records(training, "photos", "image", names))
+
+
+def esc10(training: Path) -> list[Record]:
+    """Environmental sounds of five seconds, folds 1 to 4."""
+    return list(_records(training, "esc10", "audio", {}))
+
+
+def animal_sounds(training: Path) -> list[Record]:
+    """Short calls of ten animals."""
+    return list(_records(training, "animal_sounds", "audio", {}))
+
+
+def thermal_pairs(training: Path) -> list[Record]:
+    """Infrared frames of streets, each with its photograph."""
+    return _pairs(training, "thermal_pairs", "thermal")
+
+
+def depth_pairs(training: Path) -> list[Record]:
+    """Depth frames of a kitchen, each with its photograph."""
+    return _pairs(training, "depth_pairs", "depth")
+
+
+def _pairs(training: Path, collection: str, modality: str) -> list[Record]:
+    photographs = {path.stem: path for path in (training / collection / "rgb").iterdir()}
+    records = []
+    for record in _records(training, collection, modality, {}):
+        assert isinstance(record.content, Path)
+        photo = photographs.get(record.content.stem)
+        if photo is None:
+            raise ConfigError(f"{record.content}: no picture of that name under rgb/")
+        records.append(
+            Record(
+                modality,
+                record.content,
+                record.recording,
+                record.source,
+                record.licence,
+                record.label,
+                photo=photo,
+            )
+        )
+    return records
+
+
+def tiles(training: Path, collection: str) -> Tiles:
+    """cifar10 or cifar100: mosaics of 32 x 32 tiles, row by row, one a class."""
+    from PIL import Image
+
+    rows = read_manifest_rows(training, collection)
+    pixels: list[NDArray[np.uint8]] = []
+    classes: list[NDArray[np.int64]] = []
+    recordings: list[str] = []
+    for number, row in enumerate(rows):
+        path = training.parent / row["path"]
+        try:
+            with Image.open(path) as picture:
+                mosaic = np.asarray(picture.convert("RGB"))
+        except OSError as exc:
+            raise ConfigError(f"{path}: cannot be read ({exc}), expected a mosaic") from exc
+        high, wide = mosaic.shape[0] // TILE, mosaic.shape[1] // TILE
+        count = int(row["seconds_or_count"])
+        if high * wide != count:
+            raise ConfigError(f"{path}: {wide} x {high} tiles, expected {count}")
+        cut = mosaic.reshape(high, TILE, wide, TILE, 3).swapaxes(1, 2)
+        pixels.append(cut.reshape(count, TILE, TILE, 3))
+        classes.append(np.full(count, number, np.int64))
+        name = recording_id(row["path"].removeprefix("training/"))
+        recordings.extend(f"{name}/{i}" for i in range(count))
+    return Tiles(
+        pixels=np.concatenate(pixels),
+        classes=np.concatenate(classes),
+        labels=tuple(row["label"] for row in rows),
+        recordings=tuple(recordings),
+        source=collection,
+        licence=rows[0]["source_and_licence"],
+    )
+
+
+@lru_cache(maxsize=1)
+def _stamp_texts(root: Path) -> dict[Path, str]:
+    """The English line of each stamp, by its path without an ending."""
+    found = {}
+    for path in sorted(root.rglob("*.txt")):
+        first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip()
+        if first and path.with_suffix(".png").exists() and "symbols" not in path.parts:
+            found[path.with_suffix("")] = first.rstrip(".!")
+    if not found:
+        raise ConfigError(f"{root}: no stamps with texts, expected Tux Paint's")
+    return found
+
+
+def stamps(package: Path) -> list[Record]:
+    """Tux Paint's pictures with a line of text, those of letters, digits and coins left out.
+
+    package: the unpacked tuxpaint-stamps-default. Pictures have transparent pixels.
+    """
+    root = package / STAMPS_FOLDER
+    return [
+        _stamp(root, stem.with_suffix(".png"), "image", text)
+        for stem, text in _stamp_texts(root).items()
+    ]
+
+
+def stamp_sounds(package: Path) -> list[Record]:
+    """The sound effects beside those pictures; not the readings of their texts."""
+    root = package / STAMPS_FOLDER
+    return [
+        _stamp(root, path, "audio", text)
+        for stem, text in _stamp_texts(root).items()
+        for path in (stem.with_suffix(".ogg"), stem.with_suffix(".wav"))
+        if path.exists()
+    ]
+
+
+def _stamp(root: Path, path: Path, modality: str, text: str) -> Record:
+    return Record(
+        modality=modality,
+        content=path,
+        recording=f"stamps/{path.relative_to(root).with_suffix('').as_posix()}",
+        source="tuxpaint-stamps-default",
+        licence=STAMPS_LICENCE,
+        texts=(text,),
+    )
+
+
+def basic_motions(package: Path) -> list[Record]:
+    """BasicMotions' TRAIN file: 40 series of 10 s from a smartwatch, gravity taken out.
+
+    package: the unpacked aeon. Channels are acceleration in m/s^2 and rotation in rad/s.
+    """
+    path = package / MOTIONS_FILE
+    lines = _checked(path, MOTIONS_SHA256).decode().splitlines()
+    rows = [line.split(":") for line in lines if line.count(":") == 6]
+    records = []
+    for number, (*channels, label) in enumerate(rows):
+        data = np.array([[float(cell) for cell in channel.split(",")] for channel in channels]).T
+        records.append(
+            _motion(data, MOTIONS_HZ, label, f"basic_motions/{number}", "BasicMotions (aeon)")
+        )
+    return records
+
+
+def watch(package: Path) -> list[Record]:
+    """Exercises of the shoulder by persons 1 to 8, from a smartwatch, with gravity.
+
+    package: the unpacked seglearn, which publishes a pickle: it is read with nothing callable but
+    what builds arrays, and only where its SHA-256 is known.
+    """
+    path = package / WATCH_FILE
+    content = _array_pickle(_checked(path, WATCH_SHA256), path)
+    labels = [content["y_labels"][number] for number in content["y"]]
+    scale = np.repeat([GRAVITY, 1.0], 3)
+    return [
+        _motion(np.asarray(data) * scale, WATCH_HZ, label, f"watch/{subject}", "seglearn")
+        for data, label, subject in zip(content["X"], labels, content["subject"], strict=True)
+        if subject <= WATCH_SUBJECTS
+    ]
+
+
+def _motion(data: Array, rate_hz: float, label: str, recording: str, source: str) -> Record:
+    t_ns = np.rint(np.arange(len(data)) * (NS_PER_S / rate_hz)).astype(np.int64)
+    info = StreamInfo(
+        name="watch",
+        modality="imu",
+        dtype="float32",
+        shape=(6,),
+        rate_hz=rate_hz,
+        unit="m/s^2,rad/s",
+    )
+    return Record(
+        modality="imu",
+        content=Window(info, 0, int(t_ns[-1]) + 1, data.astype(np.float32), t_ns),
+        recording=recording,
+        source=source,
+        licence="BSD-3-Clause (package); data of its authors",
+        label=label,
+        texts=MOTION_WORDS[label],
+    )
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}, expected the unpacked package") from exc
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise ConfigError(f"{path}: sha256 {digest[:12]}, expected {sha256[:12]}")
+    return content
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds numpy arrays, lists and texts; any other global is refused, not called."""
+
+    _ALLOWED: Mapping[tuple[str, str], Any] = {
+        # Where numpy keeps it differs by version; an array knows.
+        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # how Python 2's bytes went
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"names {module}.{name}, expected arrays only")
+        return self._ALLOWED[module, name]
+
+
+def _array_pickle(content: bytes, path: Path) -> Any:
+    """The one object of an .npy of objects. Raises BadData for anything but arrays and lists."""
+    stream = BytesIO(content)
+    try:
+        np.lib.format.read_magic(stream)
+        np.lib.format.read_array_header_1_0(stream)
+        return _ArrayUnpickler(stream).load().item()
+    except (ValueError, pickle.UnpicklingError, EOFError, AttributeError) as exc:
+        raise BadData(f"{path}: not an .npy of arrays ({exc})") from exc
