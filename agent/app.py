@@ -60,7 +60,11 @@ class Agent:
         self.core.on_latency = self._latencies.add
         self.core.queue_drops = lambda: dict(self._dropped) | self._outlet.drops()
         self._operations = Operations(
-            self.core, self.status, self._outlet.start_recording, self._outlet.stop_recording
+            self.core,
+            self.status,
+            self._outlet.start_recording,
+            self._outlet.stop_recording,
+            self._outlet.tell_control,
         )
 
     @property
@@ -206,10 +210,7 @@ class Agent:
         """The bus thread: the main thread is to carry it out."""
 
         def carry_out() -> None:
-            answer = self._operations.handle(request)
-            if answer.ok:
-                self._outlet.tell_control(request)
-            reply(answer)
+            reply(self._operations.handle(request))
 
         try:
             self._work.put_nowait(carry_out)

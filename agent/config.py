@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -26,6 +26,7 @@ __all__ = [
     "QueryConfig",
     "RecordConfig",
     "SpaceConfig",
+    "Taught",
     "TowerConfig",
 ]
 
@@ -33,6 +34,8 @@ Name = Annotated[str, msgspec.Meta(pattern=f"^{NAME_PATTERN}$")]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+_ASKED = ("text", "audio", "image", "vector", "taught")
 
 
 class TowerConfig(Settings, frozen=True, kw_only=True):
@@ -132,11 +135,30 @@ class GateConfig(Settings, frozen=True, kw_only=True):
             raise ValueError(f"exit {self.exit} must not be above enter {self.enter}")
 
 
+class Taught(Settings, frozen=True, kw_only=True):
+    """A query's vector made from examples, as query.teach and tools.teach make it.
+
+    space: identity of the space, "name@hash", that alone it can be used in. modality: sense of
+    the examples. vector: little-endian float32 of unit length, base64 in JSON. ordinary: mean and
+    deviation of its cosine with ordinary input of that sense. source: the arguments of tools.teach
+    that made it, empty where live streams were marked.
+    """
+
+    space: str
+    modality: Name
+    vector: bytes
+    method: Literal["prototype", "ridge"]
+    ordinary: tuple[float, float]
+    source: str = ""
+
+
 class QueryConfig(Settings, frozen=True, kw_only=True):
-    """What a person asks for: exactly one of text, audio (a file), image (a file).
+    """What a person asks for: exactly one of text, audio (a file), image (a file), vector (a file
+    that tools.teach wrote) and taught (what such a file holds).
 
     id: one level of a topic; made from the label or the text where left out. streams, senses:
-    which may answer; all where left out. gate: None takes `match.gate`.
+    which may answer; where both are left out all, but to a taught vector the sense of its
+    examples. gate: None takes `match.gate`.
     """
 
     id: Name = ""
@@ -144,22 +166,24 @@ class QueryConfig(Settings, frozen=True, kw_only=True):
     text: str | None = None
     audio: Path | None = None
     image: Path | None = None
+    vector: Path | None = None
+    taught: Taught | None = None
     streams: list[str] | None = None
     senses: list[str] | None = None
     enabled: bool = True
     gate: GateConfig | None = None
 
     def __post_init__(self) -> None:
-        given = [n for n in ("text", "audio", "image") if getattr(self, n) is not None]
+        given = [name for name in _ASKED if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"exactly one of text, audio, image is needed, got {given or 'none'}")
+            raise ValueError(f"exactly one of {', '.join(_ASKED)} is needed, got {given or 'none'}")
         if self.text is not None and not self.text.strip():
             raise ValueError("text is empty")
 
     def named(self) -> QueryConfig:
         """The same query with its id and label filled in."""
-        file = self.audio or self.image
-        label = self.label or self.text or (file.stem if file else "")
+        file = self.audio or self.image or self.vector
+        label = self.label or self.text or (file.stem if file else self.id)
         return msgspec.structs.replace(self, id=self.id or slug(label), label=label)
 
 

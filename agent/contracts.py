@@ -163,4 +163,7 @@ class Space(Protocol):
     def prior(self, vector: Array, modality: str) -> tuple[float, float]:
         """Mean and deviation of the cosine of `vector` with ordinary input of `modality`."""
 
+    def background(self, modality: str) -> Array:
+        """float32 (n, dim): unit vectors of ordinary input, not to be written to; n may be 0."""
+
     def close(self) -> None: ...

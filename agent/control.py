@@ -13,6 +13,7 @@ from agent.config_file import convert_section
 from agent.core import Core
 from agent.errors import AgentError
 from agent.redact import redact_text
+from agent.teaching import TeachConfig, teach_query
 from agent.wire import Reply, Request, RequestError
 
 __all__ = ["CHANGING", "OPS", "Operations"]
@@ -21,6 +22,7 @@ OPS = (
     "status",
     "config.get",
     "query.put",
+    "query.teach",
     "query.list",
     "query.remove",
     "query.enable",
@@ -40,23 +42,30 @@ class Operations:
         status: Callable[[], dict[str, Any]],
         record_start: Callable[[Path], dict[str, Any]],
         record_stop: Callable[[], dict[str, Any]],
+        on_change: Callable[[Request], None],
     ) -> None:
-        self._core = core
+        """on_change: told of each of CHANGING that was carried out, as it is to be done again."""
+        self._core, self._on_change = core, on_change
         self._status, self._record_start, self._record_stop = status, record_start, record_stop
 
     def handle(self, request: Request) -> Reply:
         """Carry out one request. Never raises for what a client sent."""
         try:
-            return Reply(id=request.id, ok=True, result=self._do(request.op, dict(request.args)))
+            result = self._do(request.op, dict(request.args), request.id)
+            if request.op in CHANGING:
+                self._on_change(request)
+            return Reply(id=request.id, ok=True, result=result)
         except AgentError as exc:
             code = type(exc).__name__
             return Reply(id=request.id, ok=False, error=RequestError(code=code, message=str(exc)))
 
-    def _do(self, op: str, args: dict[str, Any]) -> Any:
+    def _do(self, op: str, args: dict[str, Any], request_id: str) -> Any:
         queries = self._core.queries
         if op == "query.put":
             query = queries.put(convert_section(args.get("query", args), QueryConfig, "query"))
             return {"id": query.ref.id, "rev": query.ref.rev}
+        if op == "query.teach":
+            return self._teach(args, request_id)
         if op == "query.remove":
             return {"id": queries.remove(_query_id(args)).ref.id}
         if op == "query.enable":
@@ -80,6 +89,14 @@ class Operations:
             text = msgspec.json.encode(self._core.config.file, enc_hook=str).decode()
             return msgspec.json.decode(redact_text(text))
         return self._status()
+
+    def _teach(self, args: dict[str, Any], request_id: str) -> dict[str, Any]:
+        config, report = teach_query(self._core, convert_section(args, TeachConfig, "query.teach"))
+        query = self._core.queries.put(config)
+        # What was learned, not what from: files may be gone, and a replay's windows differ.
+        put = {"query": msgspec.to_builtins(config)}
+        self._on_change(Request(op="query.put", id=request_id, args=put))
+        return {"id": query.ref.id, "rev": query.ref.rev, **report}
 
 
 def _query_id(args: dict[str, Any]) -> str:

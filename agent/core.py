@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from agent import plugins
 from agent.clock import NS_PER_S, Clock, to_s
 from agent.config import Config, QueryConfig
-from agent.errors import ConfigError, EncodeFailed
+from agent.errors import ConfigError, EncodeFailed, SpaceMismatch
 from agent.isolation.driver import make_driver
 from agent.match.matcher import EventContext, Matcher
 from agent.match.queries import QuerySet
+from agent.match.recent import Recent
+from agent.match.taught import taught_embedding
 from agent.stream.lane import Lane
 from agent.stream.pump import Pump, StreamState
 from agent.stream.ring import Ring
@@ -62,6 +64,7 @@ class Core:
         self.lanes: dict[str, Lane] = {}
         self.windows: dict[str, Windows] = {}
         self._lane_of: dict[str, Lane] = {}
+        self.recent = Recent()
         self.queries = QuerySet(self._embed, file.match.gate)
         self.matcher = Matcher(
             file.match,
@@ -163,6 +166,7 @@ class Core:
 
     def observe(self, embedding: Embedding) -> list[Event]:
         """Hops 5 and 6 for one embedding."""
+        self.recent.add(embedding)
         events = self.matcher.observe(embedding)
         self.on_latency("match", to_s(self.clock.now_ns() - embedding.encoded_ns))
         return events
@@ -217,6 +221,11 @@ class Core:
                 return encoder.encode([query.text])[0]
             except EncodeFailed as exc:
                 raise ConfigError(f"text: {exc}") from exc
+        if query.taught is not None:
+            try:
+                return taught_embedding(query.taught, self.space.identity)
+            except (ConfigError, SpaceMismatch) as exc:
+                raise type(exc)(f"query {query.id}: {exc}") from exc
         modality = "audio" if query.audio is not None else "image"
         file = query.audio or query.image
         self.space.encoder(modality).load()

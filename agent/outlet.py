@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.bulk import Previews, embedding_message, logged
 from agent.clock import to_s
-from agent.control import CHANGING, OPS
+from agent.control import OPS
 from agent.core import Core
 from agent.errors import RecordError
 from agent.health import Latencies
@@ -150,7 +150,7 @@ class Outlet:
     def tell_control(self, request: Request) -> None:
         """A request that has changed something belongs in the log: a replay does it again."""
         recording = self._recording
-        if recording is not None and request.op in CHANGING:
+        if recording is not None:
             recording.note("/control", request)
 
     def drops(self) -> dict[str, int]:

@@ -118,7 +118,7 @@ class _Player:
         self._sequencer = Sequencer()
         self._next_tick_ns = 0
         self.events = 0
-        self._operations = Operations(core, dict, lambda path: {}, dict)
+        self._operations = Operations(core, dict, lambda path: {}, dict, lambda request: None)
 
     def begin(self, first_ns: int) -> None:
         """The time of the log's first sample."""

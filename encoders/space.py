@@ -16,6 +16,7 @@ import numpy as np
 
 from agent.contracts import Encoder, RuntimeOptions, TextEncoder
 from agent.errors import ConfigError, EncodeFailed, ModelMismatch, ModelMissing
+from agent.ordinary import ordinary
 from agent.types import NAME_PATTERN, Array, Embedding
 from encoders.files import read_file
 from encoders.manifest import (
@@ -35,7 +36,6 @@ __all__ = ["ModelSpace", "open_space"]
 
 TEXT = "text"
 ENTRY_POINTS = "sensebind.encoders"
-PRIOR_CLIP = 3.0
 
 # Of an entry, what does not change the vectors it gives; the file in use is hashed by content.
 _NOT_HASHED = ("files", "precision", "scale", "window")
@@ -159,22 +159,18 @@ class ModelSpace:
     def prior(self, vector: Array, modality: str) -> tuple[float, float]:
         """Mean and deviation of the cosine of a unit `vector` with ordinary input of `modality`.
 
-        From the folder's background vectors of that sense, without those over 3 deviations from
-        the mean (sigma clipping, repeated until none is): a bank of ordinary input holds a few of
-        what a query asks for, and they would hide the rest. Where the folder has none: 0 and
-        1/sqrt(dim), what two random directions give. Raises ModelMissing or ModelMismatch.
+        As agent.ordinary has it, of the cosines with `background`. Raises as that.
+        """
+        return ordinary(self.background(modality) @ vector.astype(np.float32), self.dim)
+
+    def background(self, modality: str) -> Float32Array:
+        """float32 (n, dim): unit vectors of ordinary input; n is 0 where the folder has none.
+
+        The space's own: not to be written to. Raises ModelMissing or ModelMismatch.
         """
         self._tower(modality)
         bank = self._banks().get(modality)
-        if bank is None:
-            return 0.0, self.dim**-0.5
-        cosines = bank @ vector.astype(np.float32)
-        while True:
-            mean, deviation = float(cosines.mean()), float(cosines.std())
-            kept = cosines[np.abs(cosines - mean) <= PRIOR_CLIP * deviation]
-            if len(kept) in (0, len(cosines)):
-                return mean, deviation
-            cosines = kept
+        return np.empty((0, self.dim), np.float32) if bank is None else bank
 
     def close(self) -> None:
         """Release every tower. Idempotent."""

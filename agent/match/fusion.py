@@ -111,7 +111,10 @@ class Fusion:
         return self._streams[name].hop_ns
 
     def _add(self, info: StreamInfo, hop_ns: int, before: Fusion | None) -> _Stream:
-        priors = [self._space.prior(q.embedding.vector, info.modality) for q in self.rows]
+        priors = [
+            query.prior(info.modality) or self._space.prior(query.embedding.vector, info.modality)
+            for query in self.rows
+        ]
         mean, deviation = np.array(priors, np.float64).reshape(-1, 2).T
         empty = np.zeros(len(self.rows))
         stream = _Stream(

@@ -11,6 +11,7 @@ import msgspec
 
 from agent.config import GateConfig, QueryConfig
 from agent.errors import ConfigError
+from agent.match.taught import read_taught
 from agent.types import Embedding, StreamInfo
 from agent.wire import QueryRef
 
@@ -32,6 +33,14 @@ class Query:
     def key(self) -> tuple[str, str]:
         """(id, rev): changes with the definition, so learned nulls are kept while it does not."""
         return self.ref.id, self.ref.rev
+
+    def prior(self, modality: str) -> tuple[float, float] | None:
+        """Mean and deviation of its cosine with ordinary input, where they were found with it.
+
+        A probe is made to push the space's background down: what it gives there is no measure.
+        """
+        taught = self.config.taught
+        return taught.ordinary if taught is not None and taught.modality == modality else None
 
     def may_answer(self, stream: StreamInfo) -> bool:
         """Whether this stream is one that the query listens to."""
@@ -55,7 +64,7 @@ class QuerySet:
 
     def put(self, config: QueryConfig) -> Query:
         """Add a query, or replace the one of the same id. Unchanged ones are left alone."""
-        config = config.named()
+        config = _resolved(config.named())
         rev = _revision(config)
         old = self._queries.get(config.id)
         same = old if old is not None and old.ref.rev == rev else None
@@ -96,10 +105,32 @@ class QuerySet:
         return [query for query in self._queries.values() if query.config.enabled]
 
 
+def _resolved(config: QueryConfig) -> QueryConfig:
+    """The same, with what a file of `vector` holds in its place: it is read once.
+
+    Where nothing says who may answer, a taught query is for the sense of its examples: a probe
+    was fitted against the background of that one.
+    """
+    taught = config.taught
+    if config.vector is not None:
+        try:
+            taught = read_taught(config.vector)
+        except ConfigError as exc:
+            raise ConfigError(f"query {config.id}: {exc}") from exc
+    if taught is None:
+        return config
+    open_to_all = config.streams is None and config.senses is None
+    senses = [taught.modality] if open_to_all else config.senses
+    return msgspec.structs.replace(config, vector=None, taught=taught, senses=senses)
+
+
 def _revision(config: QueryConfig) -> str:
     """Hash of what is asked for. A file counts by its content, so it may be moved."""
     definition = msgspec.to_builtins(config, enc_hook=lambda path: path.name)
     del definition["enabled"]
+    for name in ("vector", "taught"):  # so that what has none keeps the revision it ever had
+        if definition[name] is None:
+            del definition[name]
     file = config.audio or config.image
     try:
         content = file.read_bytes() if file else b""

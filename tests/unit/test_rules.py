@@ -21,7 +21,8 @@ PINNED = {
     "agent.clock": ["NS_PER_S", "Clock", "ManualClock", "SystemClock", "from_s", "to_s"],
     "agent.config": [
         "BusConfig", "Config", "ConfigFile", "CurveConfig", "DriverConfig", "DriverEntry",
-        "GateConfig", "MatchConfig", "QueryConfig", "RecordConfig", "SpaceConfig", "TowerConfig",
+        "GateConfig", "MatchConfig", "QueryConfig", "RecordConfig", "SpaceConfig", "Taught",
+        "TowerConfig",
     ],
     "agent.config_file": ["build_config", "config_schema", "convert_section", "load_config"],
     "agent.errors": [
@@ -38,6 +39,12 @@ PINNED = {
     "agent.match.gate": ["Gate", "Transition"],
     "agent.match.matcher": ["EventContext", "Matcher"],
     "agent.match.queries": ["Query", "QuerySet"],
+    "agent.match.recent": ["HISTORY_S", "Recent"],
+    "agent.match.taught": ["arrays_of", "read_taught", "taught_embedding"],
+    "agent.match.teaching": [
+        "ALPHAS", "MAX_EXAMPLES", "Lesson", "Method", "Ridge", "mean_vector", "ridge", "teach",
+    ],
+    "agent.ordinary": ["ordinary"],
     "agent.redact": ["is_url", "redact", "redact_text"],
     "agent.plugins": ["find", "list_spaces", "load", "open_space"],
     "agent.stream.budget": ["GRACE_NS", "Budget", "HopReason"],
