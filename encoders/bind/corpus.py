@@ -76,11 +76,11 @@ def compose(names: Sequence[str], recipe: TextRecipe) -> list[str]:
     for name in names:
         sentences += [name, article(name)]
         for chosen in rng.choice(len(recipe.templates), recipe.templates_each, replace=False):
-            filled = recipe.templates[chosen].replace("{noun}", noun(name))
+            filled = recipe.templates[int(chosen)].replace("{noun}", noun(name))
             sentences.append(filled.replace("{}", article(name)))
     for _ in range(recipe.pairs):
         first, second = rng.integers(len(names), size=2)
-        join = recipe.joins[rng.integers(len(recipe.joins))]
+        join = recipe.joins[int(rng.integers(len(recipe.joins)))]
         sentences.append(join.format(article(names[first]), article(names[second])))
     return list(dict.fromkeys(sentences))
 
@@ -90,7 +90,7 @@ def scenes(recipe: TextRecipe) -> list[str]:
     rng = np.random.default_rng(recipe.seed)
 
     def one(texts: Sequence[str]) -> str:
-        return texts[rng.integers(len(texts))]
+        return texts[int(rng.integers(len(texts)))]
 
     made = [*recipe.subjects, *recipe.actions, *recipe.places, *recipe.things]
     for number in range(recipe.scenes):

@@ -26,7 +26,6 @@ from encoders.bind.splits import held_out, recording_id
 from encoders.files import read_file
 
 __all__ = [
-    "MOTION_WORDS",
     "Record",
     "Tiles",
     "animal_sounds",
@@ -54,22 +53,6 @@ MOTIONS_FILE = "aeon/datasets/data/BasicMotions/BasicMotions_TRAIN.ts"
 MOTIONS_SHA256 = "8dc43cc6306cb679c888c01e26f91772ac4441a916da43bac8b79734a538b9d6"
 STAMPS_FOLDER = "usr/share/tuxpaint/stamps"
 STAMPS_LICENCE = "GPL-2.0-only"
-
-# What the publishers' short names stand for: seglearn's exercises of the shoulder are those of
-# Burns et al. 2018 (doi:10.1088/1361-6579/aacfd9), BasicMotions' are whole words.
-MOTION_WORDS = {
-    "PEN": ("pendulum arm exercise", "swinging the arm like a pendulum"),
-    "ABD": ("arm abduction exercise", "raising the arm sideways"),
-    "FEL": ("forward arm elevation exercise", "raising the arm forward"),
-    "IR": ("internal shoulder rotation exercise", "rotating the arm inwards"),
-    "ER": ("external shoulder rotation exercise", "rotating the arm outwards"),
-    "TRAP": ("trapezius extension exercise", "lifting the arms behind the back"),
-    "ROW": ("rowing exercise", "an upright rowing motion"),
-    "Standing": ("standing still", "resting"),
-    "Running": ("running", "a person running"),
-    "Walking": ("walking", "a person walking"),
-    "Badminton": ("playing badminton", "a badminton game"),
-}
 
 
 @dataclass(frozen=True)
@@ -367,7 +350,6 @@ def _motion(data: Array, rate_hz: float, label: str, recording: str, source: str
         source=source,
         licence="BSD-3-Clause (package); data of its authors",
         label=label,
-        texts=MOTION_WORDS[label],
     )
 
 

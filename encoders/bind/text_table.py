@@ -1,6 +1,6 @@
 """The static text tower: a vector a token, fitted so that their mean is a sentence model's vector.
 
-Needs the extra `bind`. A sentence is the unit mean of its tokens' vectors (encoders/table.py).
+Needs the extra `export`. A sentence is the unit mean of its tokens' vectors (encoders/table.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agent.extras import needs_extra
 from agent.types import Settings
 from encoders.preprocess.base import Float32Array
 
-with needs_extra("bind"):
+with needs_extra("export"):
     import torch
     from torch import Tensor
     from torch.nn import functional as F
