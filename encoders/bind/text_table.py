@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -117,7 +116,7 @@ def fit_table(
         moved: Tensor = (rows - begin).square().sum(1).mean()
         torch.autograd.backward(loss + settings.hold * moved)
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         if progress is not None:
             progress(step + 1, settings.steps)
     table = start.copy()
@@ -156,7 +155,7 @@ def quantise(table: Float32Array) -> tuple[Any, Float32Array]:
     return np.rint(table / scale[:, np.newaxis]).astype(np.int8), scale
 
 
-def write_table(path: Path, table: Float32Array) -> None:
+def write_table(file: BinaryIO, table: Float32Array) -> None:
     """The .npz that encoders/table.py reads; the same bytes for the same table."""
     q, scale = quantise(table)
-    np.savez_compressed(path, q=q, scale=scale)
+    np.savez_compressed(file, q=q, scale=scale)

@@ -1,0 +1,175 @@
+"""What the towers of the space that ships are trained towards: banks of texts with soft targets.
+
+Needs the extra `export`. A recipe (encoders/recipes) names a class's texts; a window's target is
+mostly its own class and a little every text that is near to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import numpy as np
+import yaml
+
+from agent.errors import ConfigError
+from agent.extras import needs_extra
+from agent.types import Int64Array, Settings
+from encoders.bind.examples import Examples
+from encoders.bind.losses import anchor_cross_entropy, cosine_regression, soft_targets
+from encoders.bind.recall import embed
+from encoders.bind.schedule import TrainConfig
+from encoders.bind.sources import Record
+from encoders.bind.towers import Size
+from encoders.bind.train import Augment, Batch, Objective
+from encoders.manifest import convert
+from encoders.preprocess.base import Float32Array, Preprocess
+
+with needs_extra("export"):
+    import torch
+    from torch import Tensor, nn
+
+__all__ = [
+    "RECIPES",
+    "Bank",
+    "LabelRecipe",
+    "Labelled",
+    "bank_objective",
+    "label_bank",
+    "labelled",
+    "read_recipe",
+    "top_1",
+]
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+TARGET_TEMPERATURE = 0.07  # of the softmax that spreads the rest of a soft target
+
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Recipe = TypeVar("_Recipe", bound=Settings)
+Encode = Callable[[Sequence[str]], Float32Array]
+
+
+class LabelRecipe(Settings, frozen=True, kw_only=True):
+    """A tower bound to text by labelled recordings.
+
+    size, seed: as towers.build. dev: share of the recordings that may be trained on by which the
+    weights are chosen. own_share: of a soft target on the own class. regression: weight of 1 -
+    cosine to a random text of the class. texts: by label.
+    """
+
+    size: Size
+    seed: int
+    dev: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    train: TrainConfig
+    own_share: _Share
+    regression: Annotated[float, msgspec.Meta(ge=0)]
+    texts: dict[str, Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The anchors of the classes. labels: m. anchors: float32 (m, dim), the unit mean of each
+    one's texts. texts: float32 (m, k, dim) unit vectors; a class with fewer has some twice.
+    """
+
+    labels: tuple[str, ...]
+    anchors: Float32Array
+    texts: Float32Array
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """examples: every view of the records, its group the recording's number. records: number of
+    the record of each.
+    """
+
+    examples: Examples
+    records: Int64Array
+
+
+def read_recipe(path: Path, kind: type[_Recipe]) -> _Recipe:
+    """A recipe file. Raises ConfigError naming the file and the field."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        reason = " ".join(str(exc).split())
+        raise ConfigError(f"{path}: cannot be read ({reason}), expected a recipe") from exc
+    recipe: _Recipe = convert(content, kind, str(path))
+    return recipe
+
+
+def label_bank(texts: Mapping[str, Sequence[str]], encode: Encode) -> Bank:
+    """The bank of `texts` by label. encode: texts to float32 (n, dim) unit vectors."""
+    most = max(len(own) for own in texts.values())
+    vectors = np.stack(
+        [np.resize(encode(own), (most, *encode(own).shape[1:])) for own in texts.values()]
+    )
+    means = np.stack([encode(own).mean(axis=0) for own in texts.values()])
+    anchors = means / np.linalg.norm(means, axis=1, keepdims=True)
+    return Bank(tuple(texts), anchors.astype(np.float32), vectors.astype(np.float32))
+
+
+def labelled(records: Sequence[Record], preprocess: Preprocess, bank: Bank) -> Labelled:
+    """The views of `records`, each with its class's anchor.
+
+    Raises ConfigError for a label that the bank lacks, and what reading a record raises.
+    """
+    numbers = {label: number for number, label in enumerate(bank.labels)}
+    groups = {
+        name: number for number, name in enumerate(dict.fromkeys(r.recording for r in records))
+    }
+    views: list[Float32Array] = []
+    rows: list[tuple[int, int, int]] = []
+    for number, record in enumerate(records):
+        if record.label not in numbers:
+            raise ConfigError(
+                f"{record.recording}: label {record.label!r} has no texts, expected some"
+            )
+        made = preprocess(record.window())
+        views.extend(made)
+        rows.extend([(groups[record.recording], numbers[record.label], number)] * len(made))
+    table = np.array(rows, np.int64).reshape(-1, 3)
+    anchors = bank.anchors[table[:, 1]]
+    return Labelled(Examples(views, anchors, table[:, 0], table[:, 1]), table[:, 2])
+
+
+def bank_objective(
+    bank: Bank, own_share: float, regression: float, augment: Augment | None = None
+) -> Objective:
+    """Cross-entropy over the bank's anchors with soft targets, and 1 - cosine to a random text of
+    the class. augment: views of a batch, changed.
+    """
+    anchors, texts = torch.from_numpy(bank.anchors), torch.from_numpy(bank.texts)
+    targets = soft_targets(torch.eye(len(anchors)), anchors, own_share, TARGET_TEMPERATURE)
+
+    def loss(tower: nn.Module, batch: Batch, scale: Tensor, generator: torch.Generator) -> Tensor:
+        views = batch.views if augment is None else augment(batch.views, generator)
+        vectors = tower(views)
+        device = vectors.device
+        drawn = torch.randint(
+            texts.shape[1], batch.labels.shape, generator=generator, device=device
+        )
+        own = texts.to(device)[batch.labels, drawn]
+        contrast = anchor_cross_entropy(
+            vectors, anchors.to(device), targets.to(device)[batch.labels], scale
+        )
+        return contrast + regression * cosine_regression(vectors, own)
+
+    return loss
+
+
+def top_1(tower: nn.Module, data: Labelled, bank: Bank) -> tuple[int, int]:
+    """Records whose mean vector is nearest to their own class of all in the bank, and how many
+    there are.
+    """
+    vectors = embed(tower, data.examples.views)
+    right = 0
+    numbers = np.unique(data.records)
+    for number in numbers:
+        mine = data.records == number
+        nearest = int((bank.anchors @ vectors[mine].sum(axis=0)).argmax())
+        right += nearest == int(data.examples.labels[mine][0])
+    return right, len(numbers)
