@@ -1,0 +1,315 @@
+"""What a tower that was bound is worth, on recordings it never saw: figures, Markdown and plots.
+
+Needs the extra `bind` to draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agent.errors import ConfigError
+from agent.extras import needs_extra
+from agent.types import Array, Int64Array
+from encoders.bind.examples import Examples
+from encoders.bind.scoring import (
+    INTERVAL,
+    RESAMPLES,
+    SEED,
+    Estimate,
+    RetrievalScores,
+    relevant_ranks,
+    score_retrieval,
+)
+from encoders.preprocess.base import Float32Array
+from encoders.session import unit
+
+__all__ = ["MIN_RECORDINGS", "Calibration", "FileFigures", "Judgement", "judge", "retrieval",
+           "write_report"]  # fmt: skip
+
+KS = (1, 5, 10)
+MAX_QUERIES = 2000
+SAME = 1 - 1e-5  # cosine of two anchors that are one, within rounding
+
+# With fewer an interval says nothing: five hits in a row at a chance of a half are luck in 3 %.
+MIN_RECORDINGS = 5
+
+
+class Calibration(NamedTuple):
+    """Of the cosine of what belongs together and what does not: means, deviations, and area: the
+    chance that a matched pair scores over a mismatched one (ROC area, ties half).
+    """
+
+    matched: tuple[float, float]
+    mismatched: tuple[float, float]
+    area: float
+
+
+class FileFigures(NamedTuple):
+    """Of one precision. cosine: least with the trained tower. latency_ms: median of one window,
+    preprocessing included.
+    """
+
+    bytes: int
+    cosine: float
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """tasks: by "sense to anchor". asking: those that ask by the new sense. gap: distance of the
+    mean vectors of the sense and of its anchors, 0..2. cosines: matched and mismatched.
+    """
+
+    tasks: Mapping[str, RetrievalScores]
+    asking: Sequence[str]
+    recordings: int
+    gap: float
+    calibration: Calibration
+    cosines: tuple[Array, Array]
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether the interval of recall@1 lies above chance, in every task that asks by the
+        sense.
+        """
+        return all(
+            self.tasks[name].recall[1].low > self.tasks[name].chance[1] for name in self.asking
+        )
+
+
+def retrieval(
+    queries: Float32Array, pool: Float32Array, relevant: Array, left_out: Array, groups: Int64Array
+) -> RetrievalScores:
+    """Recall@1, 5 and 10 and mean average precision, with 95 % intervals by bootstrap over groups.
+
+    queries: (q, dim), pool: (p, dim), unit vectors. relevant, left_out: bool (q, p); what is left
+    out is no candidate of that query. groups: (q,), the recording of each query: queries of one
+    are no independent trials, and are drawn together. Raises ConfigError where a query has nothing
+    relevant.
+    """
+    scores = queries.astype(np.float64) @ pool.T.astype(np.float64)
+    kept = ~left_out | relevant
+    ranks = [
+        relevant_ranks(row[keep], wanted[keep])
+        for row, wanted, keep in zip(scores, relevant, kept, strict=True)
+    ]
+    result = score_retrieval(ranks, kept.sum(axis=1).tolist(), KS)
+    first = np.array([own[0] for own in ranks])
+    precision = np.array([np.mean(np.arange(1, len(own) + 1) / own) for own in ranks])
+    return replace(
+        result,
+        recall={k: _by_group((first <= k).astype(np.float64), groups) for k in KS},
+        map=_by_group(precision, groups),
+    )
+
+
+def judge(
+    sense: str, anchor: str, vectors: Float32Array, examples: Examples, seed: int = SEED
+) -> Judgement:
+    """Of the vectors (n, dim) that a tower makes of examples it was not trained on.
+
+    Labelled ones ask one label of all by the unit mean of a recording; chance is then no less than
+    always answering the most frequent label. Paired ones ask one anchor of all by a view; anchors
+    of the same recording are no candidates, as those next to it in time show the same. Raises
+    ConfigError for fewer than MIN_RECORDINGS recordings.
+    """
+    recordings = len(np.unique(examples.groups))
+    if recordings < MIN_RECORDINGS:
+        raise ConfigError(
+            f"dev examples: {recordings} recordings, expected at least {MIN_RECORDINGS} "
+            "to tell a tower from chance: give more pairs, or shorter stretches"
+        )
+    tasks: dict[str, RetrievalScores] = {}
+    asking = []
+    cosines: list[tuple[Array, Array]] = []
+    for kind, chosen in (("label", examples.labels >= 0), (anchor, examples.labels < 0)):
+        if not chosen.any():
+            continue
+        rows = np.flatnonzero(chosen)
+        if len(rows) > MAX_QUERIES and kind != "label":
+            rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_QUERIES, replace=False))
+        part, own = examples.take(rows), vectors[rows]
+        found = _labelled(own, part) if kind == "label" else _paired(own, part)
+        forth, back, split = found
+        tasks[f"{sense} to {kind}"], tasks[f"{kind} to {sense}"] = forth, back
+        asking.append(f"{sense} to {kind}")
+        cosines.append(split)
+    matched, mismatched = (np.concatenate(side) for side in zip(*cosines, strict=True))
+    gap = float(np.linalg.norm(vectors.mean(axis=0) - examples.anchors.mean(axis=0)))
+    return Judgement(
+        tasks, asking, recordings, gap, _calibration(matched, mismatched), (matched, mismatched)
+    )
+
+
+def _labelled(
+    vectors: Float32Array, examples: Examples
+) -> tuple[RetrievalScores, RetrievalScores, tuple[Array, Array]]:
+    keys, inverse = np.unique(
+        np.stack([examples.groups, examples.labels]), axis=1, return_inverse=True
+    )
+    inverse = inverse.reshape(-1)
+    means = np.stack([unit(vectors[inverse == i].mean(axis=0)) for i in range(keys.shape[1])])
+    labels, first = np.unique(examples.labels, return_index=True)
+    pool = examples.anchors[first]
+    relevant = keys[1][:, np.newaxis] == labels
+    none = np.zeros_like(relevant)
+    forth = retrieval(means, pool, relevant, none, keys[0])
+    shares = np.sort(relevant.mean(axis=0))[::-1]
+    forth = replace(
+        forth, chance={k: max(c, float(shares[:k].sum())) for k, c in forth.chance.items()}
+    )
+    back = retrieval(pool, means, relevant.T, none.T, np.arange(len(pool)))
+    scores = means @ pool.T
+    return forth, back, (scores[relevant], scores[~relevant])
+
+
+def _paired(
+    vectors: Float32Array, examples: Examples
+) -> tuple[RetrievalScores, RetrievalScores, tuple[Array, Array]]:
+    groups, anchors = examples.groups, examples.anchors
+    own = np.eye(len(groups), dtype=bool)
+    left_out = (groups[:, np.newaxis] == groups) | (anchors @ anchors.T > SAME)
+    forth = retrieval(vectors, anchors, own, left_out, groups)
+    back = retrieval(anchors, vectors, own, left_out, groups)
+    scores = vectors @ anchors.T
+    return forth, back, (scores[own], scores[~left_out])
+
+
+def _by_group(values: Array, groups: Int64Array) -> Estimate:
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    sums = np.bincount(inverse, weights=values)
+    draws = np.random.default_rng(SEED).integers(0, len(counts), (RESAMPLES, len(counts)))
+    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    low, high = np.percentile(means, INTERVAL)
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def _calibration(matched: Array, mismatched: Array) -> Calibration:
+    ordered = np.sort(mismatched)
+    below = np.searchsorted(ordered, matched, "left") + np.searchsorted(ordered, matched, "right")
+    area = float(below.mean() / (2 * len(ordered))) if len(ordered) else 0.5
+    spread = [(float(c.mean()), float(c.std())) if len(c) else (0.0, 0.0)
+              for c in (matched, mismatched)]  # fmt: skip
+    return Calibration(spread[0], spread[1], area)
+
+
+def write_report(
+    folder: Path,
+    title: str,
+    facts: Mapping[str, str],
+    judgement: Judgement,
+    history: Sequence[Any],
+    files: Mapping[str, FileFigures],
+) -> str:
+    """Write report.md and its pictures into `folder` and give the Markdown.
+
+    facts: about the run, by name. history: train.Evaluation, in order. files: by precision, empty
+    where no tower was written. Raises ConfigError where the extra is missing.
+    """
+    verdict = "beats chance" if judgement.beats_chance else "does NOT beat chance"
+    lines = [
+        f"# {title}",
+        "",
+        f"The tower **{verdict}** on {judgement.recordings} recordings kept out of training.",
+        "",
+        *(f"- {name}: {value}" for name, value in facts.items()),
+        "",
+        "## Retrieval",
+        "",
+        "95 % intervals by bootstrap over recordings; chance in brackets. Equal scores count "
+        "against the tower.",
+        "",
+        "| task | queries | " + " | ".join(f"recall@{k}" for k in KS) + " | mAP |",
+        "|---|---|" + "---|" * (len(KS) + 1),
+    ]
+    for name, scores in judgement.tasks.items():
+        cells = [f"{_told(scores.recall[k])} ({scores.chance[k]:.3f})" for k in KS]
+        row = [name, str(scores.queries), *cells, _told(scores.map)]
+        lines.append(f"| {' | '.join(row)} |")
+    calibration = judgement.calibration
+    lines += [
+        "",
+        "![recall](recall.png)",
+        "",
+        "## Calibration",
+        "",
+        f"- cosine of what belongs together {_pm(calibration.matched)}, of what does not "
+        f"{_pm(calibration.mismatched)}; ROC area {calibration.area:.3f}",
+        f"- modality gap (distance of the two mean vectors) {judgement.gap:.3f}",
+        "",
+        "![cosines](cosines.png)",
+        "",
+        "## Training",
+        "",
+        "![history](history.png)",
+        "",
+    ]
+    if files:
+        lines += ["## Files", "", "| precision | MB | least cosine with the trained tower "
+                  "| ms a window, preprocessing included |", "|---|---|---|---|"]  # fmt: skip
+        lines += [
+            f"| {name} | {f.bytes / 1e6:.2f} | {f.cosine:.5f} | {f.latency_ms:.2f} |"
+            for name, f in files.items()
+        ]
+        lines.append("")
+    text = "\n".join(lines)
+    folder.mkdir(parents=True, exist_ok=True)
+    _draw(folder, judgement, history)
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def _told(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _pm(pair: tuple[float, float]) -> str:
+    return f"{pair[0]:.3f} ± {pair[1]:.3f}"
+
+
+def _draw(folder: Path, judgement: Judgement, history: Sequence[Any]) -> None:
+    with needs_extra("bind"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+    def plot(name: str) -> tuple[Any, Any]:
+        figure = Figure(figsize=(6, 3.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure, folder / name
+
+    figure, path = plot("recall.png")
+    axes = figure.subplots()
+    for i, (name, scores) in enumerate(judgement.tasks.items()):
+        places = np.arange(len(KS)) + 0.2 * i
+        values = [scores.recall[k] for k in KS]
+        bounds = [[e.value - e.low for e in values], [e.high - e.value for e in values]]
+        errors = np.maximum(bounds, 0)
+        drawn = axes.errorbar(places, [e.value for e in values], errors, fmt="o", label=name)
+        axes.plot(places, [scores.chance[k] for k in KS], "_", ms=14, color=drawn[0].get_color())
+    axes.set(xticks=range(len(KS)), ylim=(0, 1.02), ylabel="recall (bar: chance)")
+    axes.set_xticklabels([f"@{k}" for k in KS])
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+
+    figure, path = plot("cosines.png")
+    axes = figure.subplots()
+    for name, cosines in zip(("together", "not together"), judgement.cosines, strict=True):
+        if len(cosines):
+            axes.hist(cosines, bins=np.linspace(-1, 1, 81), density=True, alpha=0.6, label=name)
+    axes.set(xlabel="cosine", ylabel="density")
+    axes.legend()
+    figure.savefig(path)
+
+    figure, path = plot("history.png")
+    axes = figure.subplots()
+    steps = [evaluation.step for evaluation in history]
+    axes.plot(steps, [evaluation.recall for evaluation in history], label="dev recall@1")
+    axes.plot(steps, [evaluation.cosine for evaluation in history], label="dev cosine")
+    axes.set(xlabel="step")
+    axes.legend()
+    figure.savefig(path)
