@@ -48,18 +48,15 @@ class Temperature(nn.Module):
         self.log_scale.clamp_(math.log(MIN_SCALE), math.log(MAX_SCALE))
 
 
-def kept_negatives(groups: Tensor | None, labels: Tensor | None, count: int) -> Tensor:
-    """bool (n, n): whether j is a negative of i. Never j = i, nor one of the same recording, nor of
-    the same label: they are alike, and pushing them apart would teach noise. -1 is no label.
+def kept_negatives(groups: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
+    """bool (n, n): whether j is a negative of i. Never one of the same recording, i itself among
+    them, nor of the same label: they are alike, and pushing them apart would teach noise.
+
+    groups, labels: int64 (n,); -1 is no label. rows: only those i, all where None.
     """
-    kept = ~torch.eye(count, dtype=torch.bool)
-    for numbers, least in ((groups, None), (labels, 0)):
-        if numbers is not None:
-            same = numbers[:, None] == numbers[None, :]
-            if least is not None:
-                same &= numbers[:, None] >= least
-            kept = kept.to(same.device) & ~same
-    return kept
+    own = slice(None) if rows is None else rows
+    same_label = (labels[own, None] == labels) & (labels >= 0)
+    return (groups[own, None] != groups) & ~same_label
 
 
 def info_nce(
@@ -72,15 +69,14 @@ def info_nce(
     """Mean of the two cross-entropies of finding i's anchor by its vector and the reverse (InfoNCE,
     van den Oord et al. 2018, arXiv:1807.03748; symmetric as in CLIP).
 
-    vectors, anchors: (n, dim). negatives: bool (n, n) as `kept_negatives` gives, all others where
+    vectors, anchors: (n, dim). negatives: bool (n, n) as `kept_negatives` gives, all but i where
     None. hardness: beta >= 0, a negative counts as exp(beta * cosine) over the mean of that, as a
     constant (Robinson et al. 2021, arXiv:2010.04592, with the debiasing term left out); 0 counts
     all alike.
     """
     cosines = vectors.float() @ anchors.float().T
     if negatives is None:
-        negatives = kept_negatives(None, None, len(cosines))
-    negatives = negatives.to(cosines.device)
+        negatives = ~torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
     forth = _one_way(cosines, scale, negatives, hardness)
     return (forth + _one_way(cosines.T, scale, negatives.T, hardness)) / 2
 

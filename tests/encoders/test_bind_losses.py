@@ -21,6 +21,7 @@ from encoders.bind.losses import (
     soft_targets,
 )
 
+UNKNOWN = torch.full((9,), -1)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -67,7 +68,7 @@ def test_contrast_is_what_it_says(seed: int, count: int, scale: float, hardness:
     rng = np.random.default_rng(seed)
     vectors, anchors = unit_rows(rng, count), unit_rows(rng, count)
     groups, labels = rng.integers(0, 4, count), rng.integers(-1, 3, count)
-    kept = kept_negatives(torch.from_numpy(groups), torch.from_numpy(labels), count)
+    kept = kept_negatives(torch.from_numpy(groups), torch.from_numpy(labels))
     own = info_nce(*tensors(vectors, anchors), scale, kept, hardness)
     expected = plain_info_nce(vectors, anchors, scale, groups, labels, hardness)
     np.testing.assert_allclose(own.item(), expected, rtol=1e-4, atol=1e-5)
@@ -79,8 +80,8 @@ def test_contrast_does_not_depend_on_the_order(seed: int, count: int, hardness: 
     vectors, anchors = tensors(unit_rows(rng, count), unit_rows(rng, count))
     groups = torch.from_numpy(rng.integers(0, 4, count))
     order = torch.from_numpy(rng.permutation(count))
-    straight = info_nce(vectors, anchors, 10.0, kept_negatives(groups, None, count), hardness)
-    kept = kept_negatives(groups[order], None, count)
+    straight = info_nce(vectors, anchors, 10.0, kept_negatives(groups, UNKNOWN[:count]), hardness)
+    kept = kept_negatives(groups[order], UNKNOWN[:count])
     shuffled = info_nce(vectors[order], anchors[order], 10.0, kept, hardness)
     np.testing.assert_allclose(straight, shuffled, rtol=1e-4, atol=1e-5)
 
@@ -90,7 +91,7 @@ def test_harder_negatives_cost_more_and_none_costs_nothing() -> None:
     vectors, anchors = tensors(unit_rows(rng, 8), unit_rows(rng, 8))
     costs = [info_nce(vectors, anchors, 5.0, None, hardness).item() for hardness in (0, 1, 4)]
     assert costs == sorted(costs)
-    alone = kept_negatives(torch.zeros(8, dtype=torch.int64), None, 8)
+    alone = kept_negatives(torch.zeros(8, dtype=torch.int64), UNKNOWN[:8])
     for hardness in (0.0, 2.0):
         assert info_nce(vectors, anchors, 5.0, alone, hardness).item() == pytest.approx(0, abs=1e-6)
 
@@ -104,7 +105,7 @@ def test_gradients_are_finite_at_the_largest_scale(
     vectors = vectors.to(dtype).requires_grad_()
     temperature = Temperature(0.01, learned=True)
     groups = torch.tensor([0, 0, 0, 1, 2, 2])
-    kept = kept_negatives(groups, None, 6)
+    kept = kept_negatives(groups, UNKNOWN[:6])
     targets = soft_targets(torch.eye(6), anchors)
     loss = info_nce(vectors, anchors.to(dtype), temperature(), kept, hardness)
     loss = loss + cosine_regression(vectors, anchors)
