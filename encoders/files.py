@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,17 @@ __all__ = ["IMU_COLUMNS", "read_file"]
 
 IMU_COLUMNS = ("t", "ax", "ay", "az", "gx", "gy", "gz")
 
+# By a sensor's name and unit in a header: its column, less the axis, and what makes it SI.
+# Standard gravity is that of the 3rd CGPM, 1901.
+_NAMED_UNITS = {
+    ("time", "s"): ("t", 1.0),
+    ("accelerometer", "g"): ("a", 9.80665),
+    ("accelerometer", "m/s^2"): ("a", 1.0),
+    ("gyroscope", "deg/s"): ("g", math.pi / 180),
+    ("gyroscope", "rad/s"): ("g", 1.0),
+}
+_NAME_WITH_UNIT = re.compile(r"(\w+) ?([xyz]?) \((.+)\)")
+
 # Slower than this is no motion sensor: the column is in another unit than seconds.
 MAX_IMU_STEP_S = 1.0
 
@@ -28,7 +40,8 @@ def read_file(path: str, modality: str) -> Window:
     image: what Pillow reads, 8 bit, turned as its EXIF says, as RGB. audio: what libsndfile reads
     (WAV, FLAC, Ogg), float32. depth: 16-bit grey PNG or PGM in mm. thermal: 8- or 16-bit grey or
     float TIFF; colour is turned to grey, which suits white-hot pictures only. imu: CSV of t in s,
-    ax ay az in m/s^2, gx gy gz in rad/s; with a header of those names, in any order, or without.
+    ax ay az in m/s^2, gx gy gz in rad/s; with a header of those names, in any order, or without; or
+    with names that tell their units, as x-io's "Accelerometer X (g)" and "Gyroscope X (deg/s)".
 
     Raises ConfigError for a file that is missing, empty or not of that kind, or an unknown sense.
     """
@@ -165,20 +178,32 @@ def _read_csv(file: Path) -> tuple[Array, list[int]]:
     except (UnicodeDecodeError, csv.Error) as exc:
         raise ConfigError(f"{file}: not CSV ({exc}), expected {','.join(IMU_COLUMNS)}") from exc
     order = list(range(len(IMU_COLUMNS)))
+    factors = [1.0] * len(IMU_COLUMNS)
     names = [cell.strip().lower() for cell in numbered[0][1]] if numbered else []
     if names and names[0][:1].isalpha():
-        missing = [column for column in IMU_COLUMNS if column not in names]
+        columns, scales = zip(*map(_column, names), strict=True)
+        missing = [column for column in IMU_COLUMNS if column not in columns]
         if missing:
             raise ConfigError(
                 f"{file}:{numbered[0][0]}: header {','.join(names)!r} lacks {','.join(missing)}, "
                 f"expected {','.join(IMU_COLUMNS)}"
             )
-        order = [names.index(column) for column in IMU_COLUMNS]
+        order = [columns.index(column) for column in IMU_COLUMNS]
+        factors = [scales[index] for index in order]
         numbered = numbered[1:]
     rows = [_numbers(file, line, cells, order) for line, cells in numbered]
     if len(rows) < 2:
         raise ConfigError(f"{file}: {len(rows)} rows of numbers, expected at least 2")
-    return np.array(rows), [line for line, _ in numbered]
+    return np.array(rows) * factors, [line for line, _ in numbered]
+
+
+def _column(name: str) -> tuple[str, float]:
+    """'accelerometer x (g)' to ('ax', 9.80665); any other name as it is, times 1."""
+    found = _NAME_WITH_UNIT.fullmatch(name)
+    if found is None or (found[1], found[3]) not in _NAMED_UNITS:
+        return name, 1.0
+    prefix, factor = _NAMED_UNITS[found[1], found[3]]
+    return prefix + found[2], factor
 
 
 def _numbers(file: Path, line: int, cells: list[str], order: list[int]) -> list[float]:

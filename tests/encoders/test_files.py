@@ -148,6 +148,25 @@ class TestImu:
         np.testing.assert_array_equal(read.data[0], [1, 2, 3, 4, 5, 6])
         np.testing.assert_array_equal(read.t_ns, [0, 500_000_000])
 
+    def test_columns_whose_names_tell_their_units(self, tmp_path: Path) -> None:
+        axes = [f"Gyroscope {a} (deg/s)" for a in "XYZ"] + [f"Accelerometer {a} (g)" for a in "XYZ"]
+        text = f"Time (s),{','.join(axes)}\n0,180,0,-90,0,0,1\n0.5,180,0,-90,0,2,1\n"
+        read = read_file(self.write(tmp_path, text), "imu")
+        first = [0, 0, 9.80665, np.pi, 0, -np.pi / 2]
+        np.testing.assert_allclose(read.data, [first, [0, 19.6133, *first[2:]]], rtol=1e-6)
+        np.testing.assert_array_equal(read.t_ns, [0, 500_000_000])
+        with pytest.raises(ConfigError, match=r"lacks ax,ay,az, expected t,ax"):
+            read_file(self.write(tmp_path, text.replace("(g)", "(mg)")), "imu")
+
+    def test_a_real_recording_in_degrees_and_g(self, shared_data: Path) -> None:
+        path = shared_data / "recordings/xio_imu/sensor_data.csv"
+        read = read_file(str(path), "imu")
+        assert read.stream.rate_hz == pytest.approx(100, abs=1)
+        acceleration = np.linalg.norm(read.data[:, :3], axis=1)
+        assert np.median(acceleration) == pytest.approx(9.81, abs=0.2)
+        # Radians: turned by hand, not spun.
+        assert 0.5 < np.abs(read.data[:, 3:]).max() < 20
+
     @given(st.floats(0, 1e9), st.lists(st.floats(1e-3, 0.9), min_size=1, max_size=50))
     def test_time_starts_at_zero(
         self, tmp_path_factory: pytest.TempPathFactory, first: float, steps: list[float]
