@@ -240,6 +240,8 @@ def _add_shown(
 
 def _add_between(out: _Folder, shown: dict[str, list[str]], sounds: dict[str, list[str]]) -> None:
     for kind, pictures in shown.items():
+        text = PHOTO_TEXT.format(SEEN_AS.get(kind, kind))
+        out.ask("text_to_image_kind", pictures, text=text, pool="shown/images")
         for picture in pictures:
             out.ask("image_to_audio", sounds[kind], image=picture, pool="audio")
         for sound in sounds[kind]:

@@ -23,15 +23,10 @@ QUERY = "query"  # the part whose modality its folder tells
 
 # Folders' names that are not themselves a modality's.
 _ALIASES = {
-    "images": "image",
-    "img": "image",
-    "photo": "image",
-    "photos": "image",
-    "picture": "image",
-    "pictures": "image",
-    "rgb": "image",
+    **dict.fromkeys(("images", "img", "photo", "photos", "picture", "pictures", "rgb"), "image"),
     "sound": "audio",
     "sounds": "audio",
+    "infrared": "thermal",
     "lwir": "thermal",
 }
 
@@ -174,7 +169,7 @@ class _Reader:
         """By the folder's own name, else modalities.json, else a word of its name, else the same
         of the folder it is in.
         """
-        inner = folder
+        inner = folder or "."
         while inner:
             name = posixpath.basename(inner).lower()
             if found := self._sense(name):

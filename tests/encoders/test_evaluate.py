@@ -105,6 +105,12 @@ def test_modality_by_the_file_of_modalities(folder: Path, key: str) -> None:
     first, second = read_queries(folder, SENSES)
     assert first.parts == (Item("imu", "a_to_b/1"),)
     assert second.candidates == (Item("imu", "a_to_b/1"),)
+    # A file of no folder is named by ".".
+    (folder / "1.csv").write_bytes(b"x")
+    (folder / "modalities.json").write_text(json.dumps({".": "imu"}))
+    (query,) = read_queries(write(folder, line(text=None, query="1.csv")), SENSES)
+    assert query.parts == (Item("imu", "1.csv"),)
+    (folder / "modalities.json").write_text(json.dumps({"rgb": "depth"}))
     # The folder's own name comes before the file.
     (query,) = read_queries(write(folder, line(text=None, query="rgb/1.png")), SENSES)
     assert query.parts == (Item("image", "rgb/1.png"),)
