@@ -5,6 +5,7 @@ agent/config_file.py reads them from YAML. Paths are `Path`: those in a file are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -150,6 +151,11 @@ class Taught(Settings, frozen=True, kw_only=True):
     method: Literal["prototype", "ridge"]
     ordinary: tuple[float, float]
     source: str = ""
+
+    def __post_init__(self) -> None:
+        mean, deviation = self.ordinary
+        if not (math.isfinite(mean) and 0 <= deviation < math.inf):
+            raise ValueError(f"ordinary is {list(self.ordinary)}, expected a mean and a deviation")
 
 
 class QueryConfig(Settings, frozen=True, kw_only=True):

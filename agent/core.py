@@ -223,7 +223,7 @@ class Core:
                 raise ConfigError(f"text: {exc}") from exc
         if query.taught is not None:
             try:
-                return taught_embedding(query.taught, self.space.identity)
+                return taught_embedding(query.taught, self.space.identity, self.space.dim)
             except (ConfigError, SpaceMismatch) as exc:
                 raise type(exc)(f"query {query.id}: {exc}") from exc
         modality = "audio" if query.audio is not None else "image"

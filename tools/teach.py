@@ -32,7 +32,7 @@ from agent.clock import ManualClock
 from agent.config import MatchConfig, QueryConfig, Taught
 from agent.config_file import convert_section, load_config
 from agent.contracts import RuntimeOptions, Space
-from agent.errors import AgentError, BadData, ConfigError, EndOfStream
+from agent.errors import BadData, ConfigError, EncodeFailed, EndOfStream
 from agent.match.taught import arrays_of
 from agent.publish.client import ClientKeys, request
 from agent.teaching import TeachConfig, embed_example, taught_query
@@ -176,7 +176,9 @@ def _cut(space: Space, args: argparse.Namespace, span: str) -> Embedding:
     """One vector of all that a stream of a log has between two of its times."""
     found = _SPAN.fullmatch(span)
     if found is None or float(found[1]) >= float(found[2]):
-        raise ConfigError(f"--at: got {span!r}, expected FROM-TO in seconds, such as 12.5-14.0")
+        raise ConfigError(
+            f"--at, --negative-at: got {span!r}, expected FROM-TO in seconds, such as 12.5-14.0"
+        )
     plugin = plugins.load("drivers", "log")
     part = {"from_s": float(found[1]), "to_s": float(found[2])}
     settings = convert_section(
@@ -209,7 +211,7 @@ def _cut(space: Space, args: argparse.Namespace, span: str) -> Embedding:
     encoder.load()
     try:
         return encoder.encode([window])[0]
-    except AgentError as exc:
+    except EncodeFailed as exc:
         raise ConfigError(f"--at {span}: {exc}, expected a longer or another part") from exc
 
 

@@ -54,8 +54,8 @@ def read_taught(path: Path) -> Taught:
         ) from exc
 
 
-def taught_embedding(taught: Taught, space: str) -> Embedding:
-    """The vector, for matching in `space`, an identity "name@hash".
+def taught_embedding(taught: Taught, space: str, dim: int) -> Embedding:
+    """The vector, for matching in `space`, an identity "name@hash", of `dim` dimensions.
 
     Raises SpaceMismatch for one of another space, ConfigError for one that is no unit vector.
     """
@@ -70,6 +70,8 @@ def taught_embedding(taught: Taught, space: str) -> Embedding:
         )
     try:
         vector = np.frombuffer(taught.vector, "<f4").astype(np.float32)
+        if len(vector) != dim:
+            raise ConfigError(f"vector: has {len(vector)} values, expected {dim}")
         return Embedding(space, vector, taught.modality)
     except (ValueError, BadData) as exc:  # ValueError: no whole number of values
         raise ConfigError(f"vector: {exc}") from exc

@@ -35,7 +35,7 @@ TAUGHT = Taught(
 def embed(config: QueryConfig) -> Embedding:
     if config.taught is None:
         return embed_query(config)
-    return taught_embedding(config.taught, FakeSpace.identity)
+    return taught_embedding(config.taught, FakeSpace.identity, FakeSpace.dim)
 
 
 @pytest.fixture
@@ -99,20 +99,22 @@ def test_its_null_starts_from_what_was_measured_with_it(queries: QuerySet) -> No
 
 def test_one_of_another_space_says_how_to_teach_it_again() -> None:
     with pytest.raises(SpaceMismatch) as told:
-        taught_embedding(TAUGHT, "compact@2")
+        taught_embedding(TAUGHT, "compact@2", FakeSpace.dim)
     assert str(told.value) == (
         "vector: was taught in fake@1, expected compact@2; teach it again: python -m tools.teach "
         "--space compact --example 'my dog.wav' --out FILE.npz"
     )
     marked = msgspec.structs.replace(TAUGHT, source="")
     with pytest.raises(SpaceMismatch, match=r"teach it again: query\.teach or tools\.teach"):
-        taught_embedding(marked, "compact@2")
+        taught_embedding(marked, "compact@2", FakeSpace.dim)
 
 
-@pytest.mark.parametrize("vector", [b"", b"abc", np.ones(4, "<f4").tobytes()])
+@pytest.mark.parametrize(
+    "vector", [b"", b"abc", np.ones(4, "<f4").tobytes(), np.eye(5, dtype="<f4")[0].tobytes()]
+)
 def test_a_vector_that_is_none(vector: bytes) -> None:
     with pytest.raises(ConfigError, match="vector: "):
-        taught_embedding(msgspec.structs.replace(TAUGHT, vector=vector), FakeSpace.identity)
+        embed(QueryConfig(id="it", taught=msgspec.structs.replace(TAUGHT, vector=vector)))
 
 
 def test_files_that_are_none(queries: QuerySet, tmp_path: Path, file: Path) -> None:
@@ -130,7 +132,8 @@ def test_files_that_are_none(queries: QuerySet, tmp_path: Path, file: Path) -> N
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     np.save(tmp_path / "lone.npy", np.zeros(3))
     write_npz(tmp_path / "odd.npz", arrays_of(TAUGHT) | {"method": np.array("guess")})
-    for name in ("other.npz", "lone.npy", "odd.npz"):
+    write_npz(tmp_path / "nan.npz", arrays_of(TAUGHT) | {"ordinary": np.array([0, np.nan])})
+    for name in ("other.npz", "lone.npy", "odd.npz", "nan.npz"):
         with pytest.raises(ConfigError, match=f"{name}: not a taught query"):
             read_taught(tmp_path / name)
     with pytest.raises(ConfigError, match="no such file, expected one that tools"):
