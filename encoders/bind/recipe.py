@@ -27,6 +27,8 @@ from encoders.bind.towers import Size
 from encoders.bind.train import Augment, Batch, Objective
 from encoders.manifest import convert
 from encoders.preprocess.base import Float32Array, Preprocess
+from encoders.registry import find_plugin
+from encoders.tower import PreprocessSettings, WindowSettings
 
 with needs_extra("export"):
     import torch
@@ -55,18 +57,27 @@ Encode = Callable[[Sequence[str]], Float32Array]
 class LabelRecipe(Settings, frozen=True, kw_only=True):
     """A tower bound to text by labelled recordings.
 
-    size, seed: as towers.build. dev: share of the recordings that may be trained on by which the
-    weights are chosen. own_share: of a soft target on the own class. regression: weight of 1 -
-    cosine to a random text of the class. texts: by label.
+    size, seed: as towers.build. window, preprocess: as in space.yaml. dev: share of the recordings
+    that may be trained on by which the weights are chosen. own_share: of a soft target on the own
+    class. regression: weight of 1 - cosine to a random text of the class. texts: by label.
     """
 
     size: Size
     seed: int
+    window: WindowSettings
+    preprocess: PreprocessSettings
     dev: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     train: TrainConfig
     own_share: _Share
     regression: Annotated[float, msgspec.Meta(ge=0)]
     texts: dict[str, Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]]
+
+    def made(self) -> Preprocess:
+        """The preprocessing, its parameters checked. Raises ConfigError."""
+        name, parameters = self.preprocess.name, self.preprocess.parameters
+        plugin = find_plugin(name, "encoders.preprocess", "sensebind.preprocess", "preprocess.name")
+        made: Preprocess = convert(parameters, plugin, "preprocess.parameters")
+        return made
 
 
 @dataclass(frozen=True)
