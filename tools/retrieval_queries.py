@@ -64,7 +64,7 @@ def read_queries(
     """
     path = folder / QUERIES_NAME
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other breaks
     except (OSError, UnicodeDecodeError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise ConfigError(f"{path}: cannot be read ({reason}), expected JSON lines") from exc
@@ -85,7 +85,7 @@ def read_queries(
 
 
 def _row(line: str, where: str) -> tuple[str, dict[str, Any]]:
-    """A line's task and all of its fields."""
+    """A line's task and its fields, without those that are null."""
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as exc:
@@ -95,7 +95,7 @@ def _row(line: str, where: str) -> tuple[str, dict[str, Any]]:
     task = fields.get("task")
     if not isinstance(task, str) or not task:
         raise ConfigError(f"{where}: task is {_shown(task)}, expected a name")
-    return task, fields
+    return task, {name: value for name, value in fields.items() if value is not None}
 
 
 class _Reader:

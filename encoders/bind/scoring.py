@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from agent.errors import ConfigError
 
-__all__ = ["Estimate", "Pool", "RetrievalScores", "relevant_ranks", "score_retrieval"]
+__all__ = [
+    "INTERVAL",
+    "RESAMPLES",
+    "SEED",
+    "Estimate",
+    "Pool",
+    "RetrievalScores",
+    "relevant_ranks",
+    "score_retrieval",
+]
 
 Float64Array = NDArray[np.float64]
 

@@ -71,6 +71,18 @@ def test_texts_as_candidates(folder: Path) -> None:
     assert query.relevant == (1,)
 
 
+def test_fields_that_are_null_are_not_there(folder: Path) -> None:
+    fields = line() | {"image": None, "query": None, "candidates": None}
+    (query,) = read_queries(write(folder, json.dumps(fields)), SENSES)
+    assert query.parts == (Item("text", "red"),)
+
+
+def test_a_text_with_breaks_is_one_line(folder: Path) -> None:
+    text = "one\u2028two\x85three"
+    (query,) = read_queries(write(folder, json.dumps(line(text=text), ensure_ascii=False)), SENSES)
+    assert query.parts == (Item("text", text),)
+
+
 def test_several_parts_and_fields_that_are_not_known(folder: Path) -> None:
     fields = line(text=["a", "b"], audio="sounds/kept/1", query="images/red.png", note="x", id=3)
     (query,) = read_queries(write(folder, "", fields, "  "), SENSES)
