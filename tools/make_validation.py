@@ -16,7 +16,7 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from tools.retrieval_queries import QUERIES_NAME
 __all__ = ["main"]
 
 A_KIND = 8  # recordings of one label in a pool, at most, so that no label fills it
-TILES_A_CLASS = 2
+TILES_A_CLASS = 10
 TILES_A_KIND = 4
 SIDE = 96  # of each half of a picture of two things, pixels
 
@@ -96,7 +96,7 @@ def _main(argv: Sequence[str] | None) -> int:
     photos = [record for record in sources.photos(args.training, KIND_PHOTOS) if record.held_out]
     tiles = {name: sources.tiles(args.training, name) for name in KIND_TILES}
     _add_photos(out, photos)
-    _add_tiles(out, tiles.values())
+    _add_tiles(out, tiles)
     sounds = _add_sounds(out, args.training)
     shown = _add_shown(out, photos, tiles, sounds)
     _add_between(out, shown, sounds)
@@ -179,16 +179,19 @@ def _add_photos(out: _Folder, photos: Iterable[sources.Record]) -> None:
         out.ask("text_to_image", files, text=PHOTO_TEXT.format(label), pool="photos")
 
 
-def _add_tiles(out: _Folder, collections: Iterable[sources.Tiles]) -> None:
+def _add_tiles(out: _Folder, collections: Mapping[str, sources.Tiles]) -> None:
+    """Text to all tiles, and each tile to the texts of its own collection's classes."""
     pool = "tiles/images"
-    by_label: dict[str, list[str]] = {}
-    for tiles in collections:
-        for number, label in enumerate(tiles.labels):
+    by_text: dict[str, list[str]] = {}
+    for name, tiles in collections.items():
+        texts = [PHOTO_TEXT.format(label) for label in tiles.labels]
+        for number, text in enumerate(texts):
             for i in _kept(tiles, number)[:TILES_A_CLASS]:
-                stem = _slug(tiles.recordings[i])
-                by_label.setdefault(label, []).append(out.picture(pool, stem, tiles.pixels[i]))
-    for label, files in by_label.items():
-        out.ask("text_to_image_seen", files, text=PHOTO_TEXT.format(label), pool=pool)
+                file = out.picture(pool, _slug(tiles.recordings[i]), tiles.pixels[i])
+                by_text.setdefault(text, []).append(file)
+                out.ask(f"image_to_text_{name}", [text], image=file, candidates=texts)
+    for text, files in by_text.items():
+        out.ask("text_to_image_seen", files, text=text, pool=pool)
 
 
 def _kept(tiles: sources.Tiles, number: int) -> list[int]:
@@ -216,7 +219,7 @@ def _add_sounds(out: _Folder, training: Path) -> dict[str, list[str]]:
 def _add_shown(
     out: _Folder,
     photos: Iterable[sources.Record],
-    tiles: dict[str, sources.Tiles],
+    tiles: Mapping[str, sources.Tiles],
     sounds: Iterable[str],
 ) -> dict[str, list[str]]:
     """Pictures of what is heard, by its label."""

@@ -47,7 +47,7 @@ def test_every_tile_is_one_that_is_kept(made: Path, shared_data: Path) -> None:
     tiles = sources.tiles(shared_data / "training", "cifar100")
     numbers = {name.replace("/", "_"): i for i, name in enumerate(tiles.recordings)}
     found = sorted((made / "tiles/images").glob("cifar100_*.png"))
-    assert len(found) == 200
+    assert len(found) == 1000
     for path in found:
         number = numbers[path.stem]
         assert number not in tiles.training()
@@ -59,6 +59,8 @@ def test_tasks(made: Path) -> None:
     by_task = {query.task: query for query in queries}
     assert list(by_task) == [
         "text_to_image",
+        "image_to_text_cifar10",
+        "image_to_text_cifar100",
         "text_to_image_seen",
         "text_to_audio",
         "audio_to_text",
