@@ -12,7 +12,12 @@ import numpy as np
 from agent.types import Settings
 from encoders.bind.text_table import TableSettings
 
-__all__ = ["TextRecipe", "article", "compose", "noun", "scenes", "words"]
+__all__ = ["TextRecipe", "article", "compose", "noun", "scenes", "soups", "words"]
+
+SOUP_WORDS = (2, 8)  # least, and one more than most
+# Of a vocabulary in the order of frequency, as BERT's is; word i is drawn like 1 / (i + this), a
+# Zipf law (1949) whose few first words do not fill every soup.
+SOUP_OFFSET = 300
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Texts = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -26,8 +31,9 @@ class TextRecipe(Settings, frozen=True, kw_only=True):
     dim: of the space. stop_words start stop_scale times as long as other tokens. templates: with
     {} for a name with its article or {noun} without; each name is put in templates_each of them.
     pairs: of names in one of `joins`. scenes: sentences of subjects, actions, things, adjectives
-    and places. kept_out: of the templates and pairs, for the figures. check: sentences that are in
-    no template, for figures too.
+    and places. soups: of words drawn from the vocabulary, which no sense holds together: they tell
+    what a word adds among any others. kept_out: of the templates and pairs, for the figures. check:
+    sentences that are in no template, for figures too.
     """
 
     dim: Annotated[int, msgspec.Meta(gt=1)]
@@ -43,6 +49,7 @@ class TextRecipe(Settings, frozen=True, kw_only=True):
     scenes: _Count
     subjects: _Texts
     actions: _Texts
+    soups: _Count
     places: _Texts
     things: _Texts
     adjectives: _Texts
@@ -113,3 +120,13 @@ def scenes(recipe: TextRecipe) -> list[str]:
 def words(vocabulary: Iterable[str]) -> list[str]:
     """The whole English words of a WordPiece vocabulary: "##ing" and "[SEP]" are none."""
     return [token for token in vocabulary if _WORD.fullmatch(token)]
+
+
+def soups(vocabulary: Iterable[str], recipe: TextRecipe) -> list[str]:
+    """Two to seven words each, drawn by their frequency; the same for the same seed."""
+    known = np.array(words(vocabulary))
+    chances = 1 / (np.arange(len(known)) + SOUP_OFFSET)
+    rng = np.random.default_rng(recipe.seed)
+    drawn = rng.choice(len(known), (recipe.soups, SOUP_WORDS[1] - 1), p=chances / chances.sum())
+    lengths = rng.integers(*SOUP_WORDS, size=recipe.soups)
+    return [" ".join(known[row[:n]]) for row, n in zip(drawn, lengths, strict=True)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from encoders.bind.corpus import TextRecipe, compose, scenes, words
+from encoders.bind.corpus import TextRecipe, compose, scenes, soups, words
 from encoders.bind.minilm import SentenceModel
 from encoders.bind.text_table import Projection, agreement, fit_table, quantise
 from encoders.preprocess.base import Float32Array
@@ -59,7 +59,7 @@ def distil(model: SentenceModel, names: Sequence[str], recipe: TextRecipe, step:
     drawn = np.random.default_rng(recipe.seed).permutation(len(composed))[: recipe.kept_out]
     kept_out = [composed[i] for i in sorted(drawn)]
     apart = {*kept_out, *recipe.check}
-    candidates = [*composed, *scenes(recipe), *words(vocabulary)]
+    candidates = [*composed, *scenes(recipe), *words(vocabulary), *soups(vocabulary, recipe)]
     fitted = [text for text in dict.fromkeys(candidates) if text not in apart]
     ids = {token: number for number, token in enumerate(vocabulary)}
     alone = [[ids["[CLS]"], number, ids["[SEP]"]] for number in range(len(vocabulary))]

@@ -58,19 +58,34 @@ class LabelRecipe(Settings, frozen=True, kw_only=True):
     """A tower bound to text by labelled recordings.
 
     size, seed: as towers.build. window, preprocess: as in space.yaml. dev: share of the recordings
-    that may be trained on by which the weights are chosen. own_share: of a soft target on the own
-    class. regression: weight of 1 - cosine to a random text of the class. texts: by label.
+    that may be trained on by which the weights are chosen; None trains on all of them and keeps
+    the last weights, where people or recordings are too few to spare any. own_share: of a soft
+    target on the own class. regression: weight of 1 - cosine to a random text of the class. texts:
+    by label.
     """
 
     size: Size
     seed: int
     window: WindowSettings
     preprocess: PreprocessSettings
-    dev: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    dev: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None
     train: TrainConfig
     own_share: _Share
     regression: Annotated[float, msgspec.Meta(ge=0)]
     texts: dict[str, Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]]
+
+    def __post_init__(self) -> None:
+        if self.dev is None and self.train.evaluations != 1:
+            raise ValueError(
+                f"train.evaluations {self.train.evaluations} without dev, expected 1: the last "
+                "weights are kept"
+            )
+
+    def parts(self, examples: Examples) -> tuple[Examples, Examples]:
+        """What is trained on, and what the weights are chosen by."""
+        if self.dev is None:
+            return examples, examples
+        return examples.split(self.dev, self.seed)
 
     def made(self) -> Preprocess:
         """The preprocessing, its parameters checked. Raises ConfigError."""
