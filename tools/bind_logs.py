@@ -37,6 +37,12 @@ def log_pairs(
     Raises ConfigError for a stream that the log does not have, as LogDriver.connect for the log.
     """
     spec = replace(anchor.spec, hop_s=sense.spec.hop_s)
+    longest_s = max(sense.spec.length_s, spec.length_s)
+    if stretch_s < longest_s:
+        raise ConfigError(
+            f"log {path}: stretch is {stretch_s:g} s, expected at least the {longest_s:g} s of a "
+            "window"
+        )
     topics = _topics(path, (sense.stream, anchor.stream))
     config = LogConfig(path=path, speed=0.0, topics=list(dict.fromkeys(topics)))
     driver = LogDriver("bind", config, ManualClock())
@@ -109,6 +115,7 @@ def _paired(
     # What the other stream has passed by will find no partner any more.
     for held, partner in ((own, cutters[1]), (other, cutters[0])):
         newest_ns = partner.ring.newest_t_ns
-        for end_ns in [end for end in held if newest_ns is not None and end < newest_ns - from_s(
-            partner.spec.length_s + SLACK_S)]:  # fmt: skip
-            del held[end_ns]
+        if newest_ns is not None:
+            oldest_ns = newest_ns - from_s(partner.spec.length_s + SLACK_S)
+            for end_ns in [end_ns for end_ns in held if end_ns < oldest_ns]:
+                del held[end_ns]

@@ -28,8 +28,15 @@ from encoders.session import unit
 from encoders.space import ModelSpace
 from encoders.tower import OnnxTower
 
-__all__ = ["TEMPLATES", "Collector", "Labelled", "Source", "labelled_files", "paired_files",
-           "parse_source"]  # fmt: skip
+__all__ = [
+    "TEMPLATES",
+    "Collector",
+    "Labelled",
+    "Source",
+    "labelled_files",
+    "paired_files",
+    "parse_source",
+]
 
 TEXT = "text"
 TEMPLATES = ("{}", "a {}", "this is {}", "an example of {}")

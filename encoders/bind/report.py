@@ -28,8 +28,16 @@ from encoders.bind.scoring import (
 from encoders.preprocess.base import Float32Array
 from encoders.session import unit
 
-__all__ = ["MIN_RECORDINGS", "Calibration", "FileFigures", "Judgement", "judge", "retrieval",
-           "write_report"]  # fmt: skip
+__all__ = [
+    "MIN_RECORDINGS",
+    "Calibration",
+    "FileFigures",
+    "Judgement",
+    "check_enough",
+    "judge",
+    "retrieval",
+    "write_report",
+]
 
 KS = (1, 5, 10)
 MAX_QUERIES = 2000
@@ -118,12 +126,7 @@ def judge(
     of the same recording are no candidates, as those next to it in time show the same. Raises
     ConfigError for fewer than MIN_RECORDINGS recordings.
     """
-    recordings = len(np.unique(examples.groups))
-    if recordings < MIN_RECORDINGS:
-        raise ConfigError(
-            f"dev examples: {recordings} recordings, expected at least {MIN_RECORDINGS} "
-            "to tell a tower from chance: give more pairs, or shorter stretches"
-        )
+    recordings = check_enough(examples)
     tasks: dict[str, RetrievalScores] = {}
     asking = []
     cosines: list[tuple[Array, Array]] = []
@@ -144,6 +147,17 @@ def judge(
     return Judgement(
         tasks, asking, recordings, gap, _calibration(matched, mismatched), (matched, mismatched)
     )
+
+
+def check_enough(examples: Examples) -> int:
+    """How many recordings there are. Raises ConfigError for fewer than MIN_RECORDINGS."""
+    recordings = len(np.unique(examples.groups))
+    if recordings < MIN_RECORDINGS:
+        raise ConfigError(
+            f"dev examples: {recordings} recordings, expected at least {MIN_RECORDINGS} "
+            "to tell a tower from chance: give more pairs, or shorter stretches"
+        )
+    return recordings
 
 
 def _labelled(

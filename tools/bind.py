@@ -1,0 +1,310 @@
+"""Train a tower of any sense into a space, from what was recorded together or labelled.
+
+examples:
+  python -m tools.bind --space compact --modality thermal --anchor image --out warm \\
+      --pairs 'folders:lwir?anchor=rgb&block=6' --minutes 3
+  python -m tools.bind --space compact --modality magnetic_field --anchor imu --out mag \\
+      --pairs 'log:walk.mcap?sense=magnetometer&anchor=imu' --recipe mag.yaml
+  python -m tools.bind --space compact --modality emg --out emg \\
+      --pairs labels:gestures.csv --recipe emg.yaml
+
+The anchor's tower stays as it is. Some recordings are kept out of training; a tower that does not
+beat chance on them is refused (exit 3). OUT.training has the checkpoint and the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agent.cli import run_command
+from agent.clock import SystemClock, to_s
+from agent.contracts import RuntimeOptions
+from agent.errors import ConfigError, EncoderError
+from agent.extras import needs_extra
+from agent.types import Window, check_name
+from encoders.bind.binding import BindRecipe, base_folder, copy_base, read_recipe
+from encoders.bind.pairs import Collector, Source, labelled_files, paired_files, parse_source
+from encoders.bind.report import check_enough
+from encoders.files import read_file
+from encoders.manifest import read_manifest
+from encoders.signal_files import read_signal
+from encoders.space import ModelSpace, open_space
+from tools.bind_logs import Cut, log_pairs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from encoders.bind.examples import Examples
+    from encoders.bind.report import FileFigures, Judgement
+
+__all__ = ["main"]
+
+TEXT = "text"
+STRETCH_S = 10.0
+MINUTES = 5.0
+PLANNED = ("image", "audio", "depth", "thermal", "imu")  # senses with files of their own
+TIMED_CALLS = 30
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code; a fault is one line on stderr."""
+    return run_command(_main, argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = _parser().parse_args(argv)
+    check_name(args.modality, "--modality")
+    if args.out.exists():
+        raise ConfigError(f"--out: {args.out} exists already, expected a new folder")
+    if args.threads < 1:
+        raise ConfigError(f"--threads: {args.threads}, expected at least 1")
+    space = open_space(args.space, RuntimeOptions(threads=args.threads))
+    base = base_folder(args.space)
+    recipe = read_recipe(args.recipe, read_manifest(base), args.modality)
+    sources = [parse_source(text) for text in args.pairs]
+    anchor = args.anchor or (TEXT if all(s.kind == "labels" for s in sources) else "image")
+    if anchor != TEXT:
+        space.encoder(anchor)  # said before anything is read
+    minutes = args.minutes
+    if minutes is None and args.steps is None and not {"minutes", "steps"} & recipe.train.keys():
+        minutes = MINUTES
+    config = recipe.config(minutes, args.steps, args.seed)
+
+    collector = Collector(recipe.made(), space, anchor, recipe.templates)
+    for source in sources:
+        _gather(source, collector, recipe, args.modality)
+    examples = collector.finish()
+    train, dev = examples.split(recipe.dev, args.seed)
+    check_enough(dev)
+
+    with needs_extra("bind"):
+        import torch
+
+        from encoders.bind.augment import augment_for
+        from encoders.bind.recall import embed
+        from encoders.bind.report import judge, write_report
+        from encoders.bind.towers import build, count, kind_of
+        from encoders.bind.train import fit
+    torch.set_num_threads(args.threads)
+    assert recipe.preprocess is not None  # read_recipe filled it in
+    augment = augment_for(recipe.preprocess.name, recipe.augment)
+    shape = examples.view_shape
+    tower = build(kind_of(args.modality, shape), args.size, shape, space.dim, seed=args.seed)
+    work = args.out.with_name(args.out.name + ".training")
+    with _bar() as bar:
+        task = bar.add_task("training", total=1.0, told="")
+
+        def progress(step: object) -> None:
+            share, loss, recall = (getattr(step, name) for name in ("share", "loss", "recall"))
+            bar.update(task, completed=share, told=f"loss {loss:.3f}, dev recall@1 {recall:.3f}")
+
+        fitted = fit(tower, train, dev, config, work, augment, progress, resume=args.resume)
+    judgement = judge(args.modality, anchor, embed(tower, dev.views), dev)
+    facts = {
+        "space": f"{space.identity} ({space.licence})",
+        "anchor": anchor,
+        "examples": f"{len(train)} to train on, {len(dev)} kept out by recording",
+        "left out": str(sum(collector.skipped.values())),
+        "labels": ", ".join(collector.labels) or "none",
+        "tower": f"{args.size}, {count(tower) / 1e6:.2f} M parameters, views {list(shape)}",
+        "training": f"{fitted.steps} steps in {fitted.seconds:.0f} s, the best after "
+        f"{fitted.best.step}; seed {args.seed}",
+    }
+    title = f"{args.modality} bound to {anchor}"
+    report = write_report(work, title, facts, judgement, fitted.history, {})
+    if not judgement.beats_chance:
+        raise EncoderError(_refusal(judgement, work))
+    partial = args.out.with_name(args.out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        name = args.name or f"{space.name}_{args.modality}"
+        copy_base(base, partial, args.modality, check_name(name, "--name"), args.licence,
+                  embed(tower, train.views))  # fmt: skip
+        files = _export(partial, args.modality, tower, recipe, train, collector, args.threads)
+        report = write_report(partial, title, facts, judgement, fitted.history, files)
+        (partial / "README.md").write_text(_card(args, argv, facts, sources), encoding="utf-8")
+        partial.rename(args.out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    print(report)
+    print(f"{args.out}: written")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--space", default="compact", help="base: a model folder, or one that ships"
+    )
+    parser.add_argument("--modality", required=True, help="the sense that gets a tower; any name")
+    parser.add_argument(
+        "--pairs", action="append", required=True, metavar="SOURCE",
+        help="log:FILE?sense=STREAM&anchor=STREAM, folders:DIR?anchor=DIR or labels:FILE; "
+        "may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="the model folder to make")
+    parser.add_argument(
+        "--anchor", help="text, or a sense of the base (default: image; text for labels alone)"
+    )
+    parser.add_argument(
+        "--recipe", type=Path, help="YAML: window, preprocess, augment, templates, dev, train"
+    )
+    parser.add_argument("--size", choices=("watch", "phone", "desktop"), default="watch")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, help=f"to train (default: {MINUTES:g})")
+    length.add_argument("--steps", type=int, help="to train, in place of minutes")
+    parser.add_argument("--seed", type=int, default=0, help="of split, weights and batches")
+    parser.add_argument("--resume", action="store_true", help="go on from OUT.training")
+    parser.add_argument("--threads", type=int, default=1, help="of the processor (default: 1)")
+    parser.add_argument("--name", help="of the new space (default: BASE_MODALITY)")
+    parser.add_argument(
+        "--licence",
+        default="not stated: see README.md for the sources",
+        help="of the new space, by its base and its pairs",
+    )
+    return parser
+
+
+def _gather(source: Source, collector: Collector, recipe: BindRecipe, modality: str) -> None:
+    """Everything a source has, into `collector`."""
+    if source.kind == "labels":
+        for row in labelled_files(source.path):
+            collector.labelled(_read(row.file, modality), row.label, row.recording)
+        return
+    if collector.anchor == TEXT:
+        raise ConfigError(f"--pairs: {source.kind}:{source.path} has no text, expected labels:")
+    if source.kind == "folders":
+        for own, other, recording in paired_files(source):
+            collector.pair(_read(own, modality), _read(other, collector.anchor), recording)
+        return
+    anchor = collector.space.encoder(collector.anchor)
+    for window, partner, recording in log_pairs(
+        source.path,
+        Cut(source.needed("sense"), recipe.spec()),
+        Cut(source.needed("anchor"), anchor.window),
+        source.number("stretch", STRETCH_S),
+    ):
+        collector.pair(window, partner, recording)
+
+
+def _read(file: Path, modality: str) -> Window:
+    return (read_file if modality in PLANNED else read_signal)(str(file), modality)
+
+
+def _bar() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _refusal(judgement: Judgement, work: Path) -> str:
+    """One line: the tasks that do not beat chance."""
+    told = [
+        f"{name} recall@1 {scores.recall[1].value:.3f} [{scores.recall[1].low:.3f}, "
+        f"{scores.recall[1].high:.3f}] of {judgement.recordings} recordings, "
+        f"expected above chance {scores.chance[1]:.3f}"
+        for name, scores in judgement.tasks.items()
+        if name in judgement.asking and scores.recall[1].low <= scores.chance[1]
+    ]
+    return f"tower refused: {'; '.join(told)}: see {work / 'report.md'}"
+
+
+def _export(
+    folder: Path,
+    modality: str,
+    tower: nn.Module,
+    recipe: BindRecipe,
+    train: Examples,
+    collector: Collector,
+    threads: int,
+) -> dict[str, FileFigures]:
+    """The tower's files in `folder`, each opened as an agent does and timed on real windows."""
+    from encoders.bind.export import write_tower
+    from encoders.bind.report import FileFigures
+
+    assert recipe.window is not None  # read_recipe filled both in
+    assert recipe.preprocess is not None
+    written = write_tower(
+        folder, modality, tower, train.views, window=recipe.window, preprocess=recipe.preprocess
+    )
+    return {
+        precision: FileFigures(
+            made.file.bytes,
+            made.least,
+            _latency_ms(folder, modality, precision, collector.windows, threads),
+        )
+        for precision, made in written.items()
+        if made.kept
+    }
+
+
+def _latency_ms(
+    folder: Path, modality: str, precision: str, windows: Sequence[Window], threads: int
+) -> float:
+    """Median of one window, preprocessing included, by the space as it is written."""
+    space: ModelSpace = open_space(
+        str(folder.absolute()),
+        RuntimeOptions(providers=("cpu",), threads=threads, precision=precision),
+    )
+    encoder, clock, took_ns = space.encoder(modality), SystemClock(), []
+    encoder.load()
+    for i in range(TIMED_CALLS):
+        started_ns = clock.now_ns()
+        encoder.encode([windows[i % len(windows)]])
+        took_ns.append(clock.now_ns() - started_ns)
+    space.close()
+    return 1000 * to_s(round(median(took_ns)))
+
+
+def _card(
+    args: argparse.Namespace,
+    argv: Sequence[str] | None,
+    facts: Mapping[str, str],
+    sources: Sequence[Source],
+) -> str:
+    """The data card: what it was made of, and how to make it again."""
+    command = shlex.join(argv if argv is not None else sys.argv[1:])
+    lines = [
+        f"# {args.out.name}: data card",
+        "",
+        f"A tower for `{args.modality}` bound into {facts['space']}, with the base's other towers. "
+        "What it is worth: [report.md](report.md).",
+        "",
+        f"- licence: {args.licence}",
+        *(f"- pairs: {source.kind} `{source.path.name}`" for source in sources),
+        *(f"- {name}: {value}" for name, value in facts.items()),
+        f"- made by: sensebind {version('sensebind')}, `python -m tools.bind {command}`",
+        "",
+        "It knows what these pairs showed, and answers something for everything else: thresholds "
+        "come from the background bank, which holds its own training windows.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
