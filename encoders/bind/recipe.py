@@ -42,6 +42,7 @@ __all__ = [
     "bank_objective",
     "label_bank",
     "labelled",
+    "made",
     "read_recipe",
     "top_1",
 ]
@@ -87,13 +88,6 @@ class LabelRecipe(Settings, frozen=True, kw_only=True):
             return examples, examples
         return examples.split(self.dev, self.seed)
 
-    def made(self) -> Preprocess:
-        """The preprocessing, its parameters checked. Raises ConfigError."""
-        name, parameters = self.preprocess.name, self.preprocess.parameters
-        plugin = find_plugin(name, "encoders.preprocess", "sensebind.preprocess", "preprocess.name")
-        made: Preprocess = convert(parameters, plugin, "preprocess.parameters")
-        return made
-
 
 @dataclass(frozen=True)
 class Bank:
@@ -127,6 +121,15 @@ def read_recipe(path: Path, kind: type[_Recipe]) -> _Recipe:
     return recipe
 
 
+def made(settings: PreprocessSettings) -> Preprocess:
+    """A preprocessing, its parameters checked. Raises ConfigError."""
+    plugin = find_plugin(
+        settings.name, "encoders.preprocess", "sensebind.preprocess", "preprocess.name"
+    )
+    preprocess: Preprocess = convert(settings.parameters, plugin, "preprocess.parameters")
+    return preprocess
+
+
 def label_bank(texts: Mapping[str, Sequence[str]], encode: Encode) -> Bank:
     """The bank of `texts` by label. encode: texts to float32 (n, dim) unit vectors."""
     most = max(len(own) for own in texts.values())
@@ -154,9 +157,9 @@ def labelled(records: Sequence[Record], preprocess: Preprocess, bank: Bank) -> L
             raise ConfigError(
                 f"{record.recording}: label {record.label!r} has no texts, expected some"
             )
-        made = preprocess(record.window())
-        views.extend(made)
-        rows.extend([(groups[record.recording], numbers[record.label], number)] * len(made))
+        own = preprocess(record.window())
+        views.extend(own)
+        rows.extend([(groups[record.recording], numbers[record.label], number)] * len(own))
     table = np.array(rows, np.int64).reshape(-1, 3)
     anchors = bank.anchors[table[:, 1]]
     return Labelled(Examples(views, anchors, table[:, 0], table[:, 1]), table[:, 2])

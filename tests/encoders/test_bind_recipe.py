@@ -16,6 +16,7 @@ from encoders.bind.recipe import (
     bank_objective,
     label_bank,
     labelled,
+    made,
     read_recipe,
     top_1,
 )
@@ -46,7 +47,7 @@ def _record(label: str, number: int, rate: float) -> Record:
 @pytest.mark.parametrize("name", ["imu", "audio"])
 def test_the_recipes_are_whole(name: str) -> None:
     recipe = read_recipe(RECIPES / f"{name}.yaml", LabelRecipe)
-    assert recipe.made().shape == {"imu": (6, 100), "audio": (1, 64, 192)}[name]
+    assert made(recipe.preprocess).shape == {"imu": (6, 100), "audio": (1, 64, 192)}[name]
     assert len({text for own in recipe.texts.values() for text in own}) == sum(
         len(own) for own in recipe.texts.values()
     )
@@ -73,12 +74,12 @@ def test_a_bank_has_the_mean_of_each_classs_texts() -> None:
 def test_views_stay_with_their_recording() -> None:
     recipe = read_recipe(RECIPES / "imu.yaml", LabelRecipe)
     bank = label_bank({"run": ("running",), "rest": ("resting",)}, _encode)
-    made = labelled([_record("run", 0, 3), _record("rest", 1, 1)], recipe.made(), bank)
-    assert made.records.tolist() == [0, 0, 0, 1, 1, 1]
-    assert made.examples.groups.tolist() == [0, 0, 0, 1, 1, 1]
-    assert made.examples.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    both = labelled([_record("run", 0, 3), _record("rest", 1, 1)], made(recipe.preprocess), bank)
+    assert both.records.tolist() == [0, 0, 0, 1, 1, 1]
+    assert both.examples.groups.tolist() == [0, 0, 0, 1, 1, 1]
+    assert both.examples.labels.tolist() == [0, 0, 0, 1, 1, 1]
     with pytest.raises(ConfigError, match="label 'fly' has no texts"):
-        labelled([_record("fly", 0, 3)], recipe.made(), bank)
+        labelled([_record("fly", 0, 3)], made(recipe.preprocess), bank)
 
 
 def test_the_objective_is_least_at_the_own_class() -> None:
@@ -104,9 +105,9 @@ def test_a_tower_learns_its_classes(tmp_path: Path) -> None:
     bank = label_bank({"run": ("running",), "rest": ("resting",), "row": ("rowing",)}, _encode)
     rates = {"run": 3.0, "rest": 0.2, "row": 1.0}
     records = [_record(label, n, rate) for label, rate in rates.items() for n in range(6)]
-    train, dev = labelled(records, recipe.made(), bank).examples.split(0.3, 0)
+    train, dev = labelled(records, made(recipe.preprocess), bank).examples.split(0.3, 0)
     fresh = labelled(
-        [_record(label, 9, rate) for label, rate in rates.items()], recipe.made(), bank
+        [_record(label, 9, rate) for label, rate in rates.items()], made(recipe.preprocess), bank
     )
     tower = build("signal", "watch", (6, 100), DIM, seed=0)
     config = recipe.train.__class__(steps=30, batch=16, rate=2e-3, ema=0.9, evaluations=2)
