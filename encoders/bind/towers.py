@@ -180,9 +180,7 @@ class _Block(nn.Module):
         )
         shortcut: list[nn.Module] = []
         if stride > 1:
-            # An odd axis is rounded up, as the strided convolution does.
-            pool: type[Any] = nn.AvgPool2d if axes == 2 else nn.AvgPool1d
-            shortcut.append(pool(stride, ceil_mode=True))
+            shortcut.append(_HalfMean(axes))
         if stride > 1 or channels != width:
             shortcut += _conv_norm(axes, channels, width, 1, 1)
         self.shortcut = nn.Sequential(*shortcut)
@@ -195,6 +193,23 @@ class _Block(nn.Module):
             kept = kept.to(branch.dtype).div_(1 - self.drop)
             branch = branch * kept.view(-1, *[1] * (branch.ndim - 1))
         return nn.functional.relu(self.shortcut(features) + branch)
+
+
+class _HalfMean(nn.Module):
+    """Mean of two a step along each axis, an odd one rounded up as a strided convolution does."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(2) if axes == 2 else nn.AvgPool1d(2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        odd = [size % 2 for size in reversed(features.shape[2:])]
+        if any(odd):
+            # Not ceil_mode: onnxruntime 1.32 gives another mean there once it is quantised.
+            padding = [part for size in odd for part in (0, size)]
+            features = nn.functional.pad(features, padding, mode="replicate")
+        pooled: Tensor = self.pool(features)
+        return pooled
 
 
 def _conv_norm(

@@ -1,0 +1,290 @@
+"""A trained tower as ONNX files in a model folder, each held against the tower in torch.
+
+Needs the extra `export`.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import yaml
+
+from agent.contracts import RuntimeOptions
+from agent.errors import ConfigError, EncoderError
+from agent.extras import needs_extra
+from agent.types import Array, Settings
+from encoders.bind.recall import embed
+from encoders.manifest import (
+    MANIFEST_NAME,
+    ModelFile,
+    SpaceSettings,
+    convert,
+    read_entry,
+    read_manifest,
+)
+from encoders.preprocess.base import Float32Array, Preprocess
+from encoders.providers import make_session
+from encoders.registry import find_plugin
+from encoders.space import open_space
+from encoders.tower import OnnxTower, PreprocessSettings, WindowSettings
+
+with needs_extra("export"):
+    import onnx
+    import torch
+    from torch import nn
+
+__all__ = ["FLOORS", "Exported", "NewSpace", "write_tower"]
+
+INPUT, OUTPUT = "input", "embedding"
+OPSET = 20
+PARTIAL = ".partial"
+HEADER = "# Towers are written by encoders/bind; the data card says what they were made from.\n"
+
+# Least cosine with torch, of any view that judges. A file under it is not kept.
+FLOORS = {"fp32": 0.9999, "int8": 0.98}
+
+# Ranges of activations settle after some dozens of views; the prototype took 96.
+MOST_VIEWS = 96
+
+# The norm at the end would lose most in 8 bits; a pool that is quantised costs 0.001 of cosine and
+# saves nothing that could be measured.
+QUANTISED = ["Conv", "Add", "Gemm", "MatMul"]
+
+
+class NewSpace(Settings, frozen=True, kw_only=True):
+    """What a folder without space.yaml is to say of itself."""
+
+    name: str
+    licence: str
+    description: str = ""
+
+
+class Exported(NamedTuple):
+    """A file of one precision. least, mean: cosine with torch over `views` views that calibrated
+    nothing. kept: whether it is in the folder; under the floor it is not.
+    """
+
+    file: ModelFile
+    least: float
+    mean: float
+    views: int
+    kept: bool
+
+
+def write_tower(
+    folder: Path,
+    modality: str,
+    tower: nn.Module,
+    views: Sequence[Float32Array],
+    *,
+    window: WindowSettings,
+    preprocess: PreprocessSettings,
+    new: NewSpace | None = None,
+    precision: str = "fp32",
+    floors: Mapping[str, float] = FLOORS,
+) -> dict[str, Exported]:
+    """Write MODALITY.onnx and MODALITY.int8.onnx into a model folder, and the tower's entry into
+    its space.yaml in place of one that is there; then open the folder and load the tower.
+
+    views: at least two, float32 of the preprocessing's shape, of ordinary input: every other one
+    sets the ranges of int8 activations, the others judge, MOST_VIEWS of each at most. precision:
+    the one run by default, fp32 where its file is not near enough. new: for a folder that has no
+    space.yaml yet.
+
+    Raises ConfigError for a folder, entry or views that do not fit, EncoderError where the fp32
+    file is under its floor; then the folder is as it was.
+    """
+    if len(views) < 2:
+        raise ConfigError(f"views: {len(views)}, expected at least 2 to calibrate and judge with")
+    _check_shape(modality, preprocess, views[0].shape)
+    chosen = [
+        views[i] for i in np.linspace(0, len(views) - 1, min(len(views), 2 * MOST_VIEWS), dtype=int)
+    ]
+    calibration, judging = chosen[::2], chosen[1::2]
+    expected = embed(tower, judging)
+    space = _space(folder, new, expected.shape[1])
+    partial = folder / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        whole, small = partial / f"{modality}.onnx", partial / f"{modality}.int8.onnx"
+        _write_graph(tower, views[0].shape, whole)
+        _quantise(whole, small, calibration)
+        made = {
+            name: _judged(path, judging, expected, floors[name])
+            for name, path in (("fp32", whole), ("int8", small))
+        }
+        if not made["fp32"].kept:
+            raise EncoderError(
+                f"{modality} fp32: least cosine with torch is {made['fp32'].least:.6f}, expected "
+                f"at least {floors['fp32']:g}"
+            )
+        files = {name: exported.file for name, exported in made.items() if exported.kept}
+        space["towers"][modality] = _entry(files, precision, window, preprocess)
+        convert(space, SpaceSettings, MANIFEST_NAME)
+        text = yaml.safe_dump(space, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        (partial / MANIFEST_NAME).write_text(HEADER + text, encoding="utf-8")
+        for name in (*(file.path for file in files.values()), MANIFEST_NAME):
+            (partial / name).replace(folder / name)
+        if "int8" not in files:  # an earlier tower's
+            (folder / small.name).unlink(missing_ok=True)
+    except OSError as exc:
+        raise ConfigError(
+            f"{folder}: cannot be written ({exc.strerror or exc}), expected a folder to write in"
+        ) from exc
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    opened = open_space(str(folder.resolve()), RuntimeOptions(providers=("cpu",)))
+    try:
+        opened.encoder(modality).load()
+    finally:
+        opened.close()
+    return made
+
+
+def _check_shape(modality: str, preprocess: PreprocessSettings, shape: tuple[int, ...]) -> None:
+    field = f"towers.{modality}.preprocess"
+    plugin = find_plugin(
+        preprocess.name, "encoders.preprocess", "sensebind.preprocess", f"{field}.name"
+    )
+    made: Preprocess = convert(preprocess.parameters, plugin, f"{field}.parameters")
+    if made.shape != shape:
+        raise ConfigError(
+            f"{field}: {preprocess.name} makes views of {list(made.shape)}, expected those of "
+            f"training, {list(shape)}"
+        )
+
+
+def _space(folder: Path, new: NewSpace | None, dim: int) -> dict[str, Any]:
+    """The manifest as it is, or a new one without towers."""
+    if not (folder / MANIFEST_NAME).exists() and new is not None:
+        return {"version": 1, "dim": dim, **msgspec.to_builtins(new), "towers": {}}
+    settings = read_manifest(folder)
+    if settings.dim != dim:
+        raise ConfigError(
+            f"{folder / MANIFEST_NAME}: dim is {settings.dim}, expected {dim} of the tower"
+        )
+    # As it was written: a parameter that is null must stay, or its class would miss it.
+    space: dict[str, Any] = yaml.safe_load((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    return space
+
+
+def _entry(
+    files: Mapping[str, ModelFile],
+    precision: str,
+    window: WindowSettings,
+    preprocess: PreprocessSettings,
+) -> dict[str, Any]:
+    entry = {
+        "precision": precision if precision in files else "fp32",
+        "files": {
+            name: {"path": file.path, "bytes": file.bytes, "sha256": file.sha256}
+            for name, file in files.items()
+        },
+        "input": INPUT,
+        "output": OUTPUT,
+        "window": msgspec.to_builtins(window),
+        "preprocess": msgspec.to_builtins(preprocess),
+    }
+    convert(entry, OnnxTower.Config, MANIFEST_NAME)
+    return {"kind": "tower", **entry}
+
+
+def _judged(
+    path: Path, views: Sequence[Float32Array], expected: Float32Array, floor: float
+) -> Exported:
+    session = make_session(path, RuntimeOptions(providers=("cpu",)))
+    rows = [session.run([OUTPUT], {INPUT: view[np.newaxis]})[0] for view in views]
+    cosines: Array = (np.concatenate(rows) * expected).sum(axis=1, dtype=np.float64)
+    least = float(cosines.min())
+    own = read_entry(path)
+    file = ModelFile(path=own.path, bytes=own.bytes, sha256=own.sha256)
+    return Exported(file, least, float(cosines.mean()), len(views), least >= floor)
+
+
+def _write_graph(tower: nn.Module, shape: tuple[int, ...], path: Path) -> None:
+    was = tower.training
+    device = next(tower.parameters()).device
+    tower.eval()
+    with _quiet():
+        program = torch.onnx.export(
+            tower,
+            (torch.zeros(2, *shape, device=device),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("n", min=1, max=1 << 16)},),
+            verbose=False,
+        )
+    tower.train(was)
+    assert program is not None
+    model = program.model_proto
+    # The exporter notes the source code, with this machine's paths.
+    noted: list[Any] = [*model.graph.node, *model.graph.input, *model.graph.output]
+    for value in noted:
+        value.doc_string = ""
+        del value.metadata_props[:]
+    noted = [*model.graph.value_info, *model.graph.initializer, model.graph]
+    for value in noted:
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+    # It has folded constants and norms: the quantiser looks for this mark, or warns.
+    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    onnx.save(model, path)
+
+
+def _quantise(source: Path, path: Path, views: Sequence[Float32Array]) -> None:
+    """Weights in int8, a scale a channel, and activations in uint8 by their range over `views`.
+
+    Weights have 7 bits: where the processor has no VNNI, onnxruntime adds pairs of products in 16
+    bits, which 8-bit weights overflow (its quantisation guide, "reduce_range").
+    """
+    from onnxruntime.quantization import QuantType, quantize_static
+
+    quantize_static(
+        source,
+        path,
+        _Rows(views),
+        op_types_to_quantize=QUANTISED,
+        per_channel=True,
+        reduce_range=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        # The vector itself keeps its bits: nothing after the last product is in 8.
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+    )
+
+
+class _Rows:
+    """As onnxruntime's CalibrationDataReader, which has no types to subclass."""
+
+    def __init__(self, views: Sequence[Float32Array]) -> None:
+        self._views = iter(views)
+
+    def get_next(self) -> dict[str, Float32Array] | None:
+        """The next input, None after the last."""
+        view = next(self._views, None)
+        return None if view is None else {INPUT: view[np.newaxis]}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on its own code and on packages that are not needed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
