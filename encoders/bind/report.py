@@ -123,8 +123,9 @@ def judge(
 
     Labelled ones ask one label of all by the unit mean of a recording; chance is then no less than
     always answering the most frequent label. Paired ones ask one anchor of all by a view; anchors
-    of the same recording are no candidates, as those next to it in time show the same. Raises
-    ConfigError for fewer than MIN_RECORDINGS recordings.
+    of the same recording are no candidates, as those next to it in time show the same; chance of
+    recall@1 is then no less than always pointing into the longest recording. Raises ConfigError for
+    fewer than MIN_RECORDINGS recordings.
     """
     recordings = check_enough(examples)
     tasks: dict[str, RetrievalScores] = {}
@@ -190,6 +191,12 @@ def _paired(
     left_out = (groups[:, np.newaxis] == groups) | (anchors @ anchors.T > SAME)
     forth = retrieval(vectors, anchors, own, left_out, groups)
     back = retrieval(anchors, vectors, own, left_out, groups)
+    _, counts = np.unique(groups, return_counts=True)
+    share = float(counts.max() / len(groups))
+    forth, back = (
+        replace(found, chance={**found.chance, 1: max(found.chance[1], share)})
+        for found in (forth, back)
+    )
     scores = vectors @ anchors.T
     return forth, back, (scores[own], scores[~left_out])
 

@@ -39,7 +39,8 @@ def test_vectors_that_are_their_anchors_beat_chance_and_random_ones_do_not() -> 
     good = judge("mag", "imu", examples.anchors, examples)
     assert good.beats_chance
     assert good.tasks["mag to imu"].recall[1].value == 1
-    assert good.tasks["mag to imu"].chance[1] == pytest.approx(1 / 39)  # one is left out
+    assert good.tasks["mag to imu"].chance[1] == pytest.approx(2 / 40)  # its recording's share
+    assert good.tasks["mag to imu"].chance[5] == pytest.approx(5 / 39)  # one is left out
     assert good.calibration.area == 1
     assert good.gap == pytest.approx(0, abs=1e-6)
     assert not judge("mag", "imu", _units(40, 5), examples).beats_chance
@@ -54,6 +55,19 @@ def test_one_answer_to_everything_beats_nothing() -> None:
     assert judged.tasks["emg to label"].chance[1] == pytest.approx(0.9)
     assert not judged.beats_chance
     assert judge("emg", "text", examples.anchors, examples).beats_chance
+
+
+def test_pointing_into_one_recording_beats_nothing() -> None:
+    count, each = 6, 5
+    centres = np.repeat(_units(count, 0), each, axis=0)
+    anchors = centres + 0.1 * _units(count * each, 1)
+    anchors = (anchors / np.linalg.norm(anchors, axis=1, keepdims=True)).astype(np.float32)
+    pairs = _pairs(count, each)
+    examples = Examples(pairs.views, anchors, pairs.groups, pairs.labels)
+    judged = judge("mag", "imu", np.repeat(centres[:1], len(anchors), axis=0), examples)
+    found = judged.tasks["mag to imu"]
+    assert found.recall[1].value == pytest.approx(found.chance[1]) == pytest.approx(1 / count)
+    assert not judged.beats_chance
 
 
 def test_what_is_of_the_same_recording_is_no_candidate() -> None:
