@@ -190,3 +190,29 @@ def test_a_sense_without_a_recipe_is_asked_for_one(
 ) -> None:
     assert main(["--modality", "emg", "--pairs", "labels:x", "--out", str(tmp_path / "o")]) == 2
     assert "--recipe: no window, and compact has no tower of 'emg'" in capsys.readouterr().err
+
+
+def test_a_real_magnetometer_is_bound_to_motion(
+    tmp_path: Path, shared_data: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A measured signal that is none of the six, told from chance by stretches it never saw."""
+    preprocess = {
+        "name": "signal",
+        # Teslas: the earth's field is about 50 uT.
+        "parameters": {
+            "channels": 3, "rate_hz": 20, "length_s": 2.0, "hop_s": 1.0, "scale": [5e-5],
+        },
+    }  # fmt: skip
+    made = {
+        "window": {"length_s": 2.0, "hop_s": 0.5},
+        "preprocess": preprocess,
+        "dev": 0.4,
+        "train": {"batch": 32, "ema": 0.98, "evaluations": 10},
+    }
+    recipe.write_text(yaml.safe_dump(made))
+    log = shared_data / "recordings" / "xio_imu" / "sensor_data.csv"
+    pairs = f"log:{log}?sense=magnetometer&anchor=imu&stretch=6"
+    arguments = _arguments(tmp_path, recipe, pairs)
+    arguments[1] = "magnetic_field"
+    assert main([*arguments, "--anchor", "imu", "--steps", "300"]) == 0, capsys.readouterr().err
+    assert "| magnetic_field to imu |" in (tmp_path / "out" / "report.md").read_text()
