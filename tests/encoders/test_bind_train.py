@@ -58,11 +58,11 @@ def test_a_sense_is_bound_by_true_pairs_and_not_by_shuffled_ones(
     tmp_path: Path, shuffled: bool
 ) -> None:
     train, dev = made_examples(150, 1, shuffled), made_examples(25, 2)
-    config = TrainConfig(steps=150, rate=3e-3, evaluations=5)
+    config = TrainConfig(steps=100, rate=3e-3, evaluations=5)
     fitted = fit(tower(), train, dev, config, tmp_path, noise)
     chance = 1 / 25
     # Of 100 views; the best of 5 evaluations is luckier than one.
-    assert (fitted.best.recall < 5 * chance) if shuffled else (fitted.best.recall > 10 * chance)
+    assert (fitted.best.recall < 5 * chance) if shuffled else (fitted.best.recall > 20 * chance)
     assert math.isfinite(fitted.temperature)
 
 
