@@ -1,7 +1,4 @@
-"""What a tower that was bound is worth, on recordings it never saw: figures, Markdown and plots.
-
-Needs the extra `bind` to draw.
-"""
+"""What a tower that was bound is worth, on recordings it never saw: figures and Markdown."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agent.errors import ConfigError
-from agent.extras import needs_extra
 from agent.types import Array, Int64Array
 from encoders.bind.examples import Examples
+from encoders.bind.plots import draw
 from encoders.bind.scoring import (
     INTERVAL,
     RESAMPLES,
@@ -280,7 +277,7 @@ def write_report(
         lines.append("")
     text = "\n".join(lines)
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(folder, judgement, history)
+    draw(folder, KS, judgement.tasks, judgement.cosines, history)
     (folder / "report.md").write_text(text, encoding="utf-8")
     return text
 
@@ -291,46 +288,3 @@ def _told(estimate: Estimate) -> str:
 
 def _pm(pair: tuple[float, float]) -> str:
     return f"{pair[0]:.3f} ± {pair[1]:.3f}"
-
-
-def _draw(folder: Path, judgement: Judgement, history: Sequence[Any]) -> None:
-    with needs_extra("bind"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-    def plot(name: str) -> tuple[Any, Any]:
-        figure = Figure(figsize=(6, 3.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        return figure, folder / name
-
-    figure, path = plot("recall.png")
-    axes = figure.subplots()
-    for i, (name, scores) in enumerate(judgement.tasks.items()):
-        places = np.arange(len(KS)) + 0.2 * i
-        values = [scores.recall[k] for k in KS]
-        bounds = [[e.value - e.low for e in values], [e.high - e.value for e in values]]
-        errors = np.maximum(bounds, 0)
-        drawn = axes.errorbar(places, [e.value for e in values], errors, fmt="o", label=name)
-        axes.plot(places, [scores.chance[k] for k in KS], "_", ms=14, color=drawn[0].get_color())
-    axes.set(xticks=range(len(KS)), ylim=(0, 1.02), ylabel="recall (bar: chance)")
-    axes.set_xticklabels([f"@{k}" for k in KS])
-    axes.legend(fontsize="small")
-    figure.savefig(path)
-
-    figure, path = plot("cosines.png")
-    axes = figure.subplots()
-    for name, cosines in zip(("together", "not together"), judgement.cosines, strict=True):
-        if len(cosines):
-            axes.hist(cosines, bins=np.linspace(-1, 1, 81), density=True, alpha=0.6, label=name)
-    axes.set(xlabel="cosine", ylabel="density")
-    axes.legend()
-    figure.savefig(path)
-
-    figure, path = plot("history.png")
-    axes = figure.subplots()
-    steps = [evaluation.step for evaluation in history]
-    axes.plot(steps, [evaluation.recall for evaluation in history], label="dev recall@1")
-    axes.plot(steps, [evaluation.cosine for evaluation in history], label="dev cosine")
-    axes.set(xlabel="step")
-    axes.legend()
-    figure.savefig(path)
