@@ -52,6 +52,7 @@ WATCH_SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537
 MOTIONS_FILE = "aeon/datasets/data/BasicMotions/BasicMotions_TRAIN.ts"
 MOTIONS_SHA256 = "8dc43cc6306cb679c888c01e26f91772ac4441a916da43bac8b79734a538b9d6"
 STAMPS_FOLDER = "usr/share/tuxpaint/stamps"
+STAMPS = "tuxpaint-stamps-default"
 STAMPS_LICENCE = "GPL-2.0-only"
 
 
@@ -82,6 +83,8 @@ class Record:
         """All of it. Raises ConfigError for a file that cannot be read."""
         if isinstance(self.content, Window):
             return self.content
+        if self.source == STAMPS and self.modality == "image":
+            return _on_white(self.content)
         return read_file(str(self.content), self.modality)
 
 
@@ -288,10 +291,25 @@ def _stamp(root: Path, path: Path, modality: str, text: str) -> Record:
         modality=modality,
         content=path,
         recording=f"stamps/{path.relative_to(root).with_suffix('').as_posix()}",
-        source="tuxpaint-stamps-default",
+        source=STAMPS,
         licence=STAMPS_LICENCE,
         texts=(text,),
     )
+
+
+def _on_white(path: Path) -> Window:
+    """A picture whose transparent pixels show white."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            drawn = picture.convert("RGBA")
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read ({exc}), expected a picture") from exc
+    white = Image.new("RGBA", drawn.size, "white")
+    frame = np.asarray(Image.alpha_composite(white, drawn).convert("RGB"))
+    info = StreamInfo("stamp", "image", "uint8", frame.shape, None, "rgb8")
+    return Window(info, 0, 1, frame[np.newaxis], np.zeros(1, np.int64))
 
 
 def basic_motions(package: Path) -> list[Record]:

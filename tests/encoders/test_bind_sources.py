@@ -99,13 +99,16 @@ def test_a_collection_that_is_not_listed_is_refused(small: Path) -> None:
 def test_a_stamp_has_a_line_and_only_its_effect_as_sound(tmp_path: Path) -> None:
     folder = tmp_path / sources.STAMPS_FOLDER / "animals"
     folder.mkdir(parents=True)
-    for name in ("cow.png", "cow.ogg", "cow_desc.ogg", "cow_desc_fr.ogg", "moon.png", "sun.txt"):
+    Image.new("LA", (4, 3), (0, 0)).save(folder / "cow.png")
+    for name in ("cow.ogg", "cow_desc.ogg", "cow_desc_fr.ogg", "moon.png", "sun.txt"):
         (folder / name).write_bytes(b"")
     (folder / "cow.txt").write_text("A cow.\nfr.utf8=Une vache.\n", encoding="utf-8")
     (pictured,) = sources.stamps(tmp_path)
     (heard,) = sources.stamp_sounds(tmp_path)
     assert pictured.texts == heard.texts == ("A cow",)
     assert pictured.recording == heard.recording == "stamps/animals/cow"
+    assert pictured.window().data.shape == (1, 3, 4, 3)
+    assert pictured.window().data.min() == 255  # what is transparent is white
     assert heard.content == folder / "cow.ogg"
 
 
