@@ -14,7 +14,7 @@ from typing import Any
 from agent.errors import ConfigError
 from agent.extras import needs_extra
 
-with needs_extra("export"):
+with needs_extra("bind"):
     import torch
 
 __all__ = ["read_checkpoint", "write_checkpoint"]

@@ -36,7 +36,7 @@ from encoders.registry import find_plugin
 from encoders.space import open_space
 from encoders.tower import OnnxTower, PreprocessSettings, WindowSettings
 
-with needs_extra("export"):
+with needs_extra("bind"):
     import onnx
     import torch
     from torch import nn

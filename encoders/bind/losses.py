@@ -10,7 +10,7 @@ import math
 
 from agent.extras import needs_extra
 
-with needs_extra("export"):
+with needs_extra("bind"):
     import torch
     from torch import Tensor, nn
 

@@ -18,7 +18,7 @@ from agent.extras import needs_extra
 from encoders.manifest import FileEntry, checked_path
 from encoders.preprocess.base import Float32Array
 
-with needs_extra("export"):
+with needs_extra("bind"):
     import torch
     from safetensors.torch import load_file
     from torch import Tensor

@@ -20,7 +20,7 @@ from encoders.bind.train import Batch, Objective
 from encoders.preprocess.base import Float32Array
 from encoders.tower import PreprocessSettings, WindowSettings
 
-with needs_extra("export"):
+with needs_extra("bind"):
     import torch
     from torch import Tensor, nn
     from torch.nn import functional as F

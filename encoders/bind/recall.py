@@ -15,7 +15,7 @@ from encoders.bind.examples import Examples
 from encoders.bind.losses import kept_negatives
 from encoders.preprocess.base import Float32Array
 
-with needs_extra("export"):
+with needs_extra("bind"):
     import torch
     from torch import Tensor, nn
 

@@ -30,7 +30,7 @@ from encoders.preprocess.base import Float32Array, Preprocess
 from encoders.registry import find_plugin
 from encoders.tower import PreprocessSettings, WindowSettings
 
-with needs_extra("export"):
+with needs_extra("bind"):
     import torch
     from torch import Tensor, nn
 

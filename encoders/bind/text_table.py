@@ -16,7 +16,7 @@ from agent.extras import needs_extra
 from agent.types import Settings
 from encoders.preprocess.base import Float32Array
 
-with needs_extra("export"):
+with needs_extra("bind"):
     import torch
     from torch import Tensor
     from torch.nn import functional as F

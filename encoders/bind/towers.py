@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from agent.errors import ConfigError
 from agent.extras import needs_extra
 
-with needs_extra("export"):
+with needs_extra("bind"):
     import torch
     from torch import Tensor, nn
 

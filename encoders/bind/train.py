@@ -26,7 +26,7 @@ from encoders.bind.losses import Temperature, cosine_regression, info_nce
 from encoders.bind.recall import embed, negatives, recall_at_1
 from encoders.bind.schedule import Sampler, TrainConfig, rate_share
 
-with needs_extra("export"):
+with needs_extra("bind"):
     import torch
     from torch import Tensor, nn
 

@@ -26,7 +26,10 @@ def _run(tmp_path: Path, cache: Path, *more: str) -> int:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--only", "smell"), "--only: 'smell', expected of text, imu, audio, image, thermal, depth"),
+        (
+            ("--only", "smell"),
+            "--only: 'smell', expected of text, imu, audio, image, thermal, depth",
+        ),
         (("--threads", "0"), "--threads: 0, expected at least 1"),
         (("--only", "imu"), "expected the text tower first"),
         (("--only", "depth"), "expected the image tower first"),
