@@ -23,7 +23,7 @@ from drivers._flir.gige import discover_gige
 from drivers._flir.radiometry import Planck, Scene
 from drivers.flir import PLUGIN, FlirConfig, FlirDriver
 from tests.contracts.driver_contract import DriverContract, read_all
-from tests.fakes.gige_camera import ADDRESS, SERIAL, SHAPE, GigeCamera
+from tests.fakes.gige_camera import ADDRESS, SERIAL, SHAPE, GigeCamera, give_port_back
 from tests.fakes.gvcp_registers import START, RegisterCamera
 
 pytest.importorskip("pyGigEVision", reason="needs pip install 'sensebind[flir]'")
@@ -35,6 +35,7 @@ def camera() -> Iterator[GigeCamera]:
     camera.start()
     yield camera
     camera.stop()
+    give_port_back()
 
 
 def build(

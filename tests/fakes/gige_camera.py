@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from tests.fakes.killable import Killable
 
-__all__ = ["ADDRESS", "FRAME_HZ", "PROGRAM", "SERIAL", "SHAPE", "GigeCamera"]
+__all__ = ["ADDRESS", "FRAME_HZ", "PROGRAM", "SERIAL", "SHAPE", "GigeCamera", "give_port_back"]
 
 PROGRAM = "arv-fake-gv-camera-0.8"
 ADDRESS, SERIAL = "127.0.0.1", "GV77"
 SHAPE, FRAME_HZ = (512, 512), 25
 PORT = 3956
+
+
+class _Turn:
+    """Tests run side by side in several processes, and there is one such port: the first camera of
+    a process takes it for all of the process's, until the end of the test file.
+    """
+
+    def __init__(self) -> None:
+        self._file: TextIO | None = None
+
+    def take(self) -> None:
+        if self._file is None:
+            path = Path(tempfile.gettempdir()) / f"sensebind-gige-{os.getuid()}.lock"
+            self._file = path.open("w")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def give_back(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+
+_TURN = _Turn()
+give_port_back = _TURN.give_back
 
 
 class GigeCamera(Killable):
@@ -28,6 +57,7 @@ class GigeCamera(Killable):
         self._lost = lost_permille
 
     def start(self) -> None:
+        _TURN.take()
         until = time.monotonic() + 20
         while _taken():  # by another run of the tests: there is one such port
             assert time.monotonic() < until, f"port {PORT} of {ADDRESS} is in use"

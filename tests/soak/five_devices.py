@@ -34,7 +34,7 @@ from rich.table import Table
 
 from agent.publish.client import Subscriber
 from agent.wire import Health, SensorStatus
-from tests.fakes.gige_camera import ADDRESS, FRAME_HZ, GigeCamera
+from tests.fakes.gige_camera import ADDRESS, FRAME_HZ, GigeCamera, give_port_back
 from tests.fakes.mjpeg_server import CLOCK_HZ, MjpegServer
 from tests.fakes.package import install
 from tests.fakes.pulse import PulseServer
@@ -204,6 +204,7 @@ def run(
             "thermal": Thermal(),
             "realsense": child,
         }
+        stack.callback(give_port_back)
         for peer in peers.values():
             stack.callback(peer.kill)
             peer.start()
