@@ -21,10 +21,10 @@ from msgspec import Meta
 from agent.clock import Clock, from_s, to_s
 from agent.contracts import Device
 from agent.errors import BadData, ConfigError, DeviceLost, DeviceNotFound, ReadTimeout
+from agent.radiometry import Scene, ToCelsius
 from agent.types import Sample, Settings, StreamInfo
 from drivers._flir.frames import Frame, FrameSource
 from drivers._flir.gige import GigeConfig, GigeSource, discover_gige
-from drivers._flir.radiometry import Scene, ToCelsius
 from drivers._flir.usb import discover_uvc
 from drivers._flir.uvc import BosonConfig, LeptonConfig, UvcSource
 

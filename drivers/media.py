@@ -25,11 +25,11 @@ from msgspec import Meta
 
 from agent.clock import NS_PER_S, Clock
 from agent.errors import BadData, DeviceLost, DeviceNotFound, EndOfStream
+from agent.flir_jpeg import thermal_picture
 from agent.redact import redact
 from agent.types import Array, Int64Array, Sample, Settings, StreamInfo
 from drivers._av.reader import MediaReader
 from drivers._av.tracks import Block
-from drivers._flir.jpeg import thermal_picture
 from drivers._pacing import ns_per_s, ticks_ns, wait_until_due
 
 __all__ = ["PLUGIN", "MediaConfig", "MediaDriver"]

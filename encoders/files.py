@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from agent.clock import NS_PER_S
-from agent.errors import ConfigError
+from agent.errors import BadData, ConfigError
 from agent.types import Array, Int64Array, StreamInfo, Window, slug
+from encoders.signal_files import read_signal
 
 __all__ = ["IMU_COLUMNS", "read_file"]
 
@@ -38,23 +39,21 @@ def read_file(path: str, modality: str) -> Window:
     """The whole of a file: start_ns 0, stamps by the file's own rate, one tick for a still.
 
     image: what Pillow reads, 8 bit, turned as its EXIF says, as RGB. audio: what libsndfile reads
-    (WAV, FLAC, Ogg), float32. depth: 16-bit grey PNG or PGM in mm. thermal: 8- or 16-bit grey or
-    float TIFF; colour is turned to grey, which suits white-hot pictures only. imu: CSV of t in s,
-    ax ay az in m/s^2, gx gy gz in rad/s; with a header of those names, in any order, or without; or
-    with names that tell their units, as x-io's "Accelerometer X (g)" and "Gyroscope X (deg/s)".
+    (WAV, FLAC, Ogg), float32. depth: 16-bit grey PNG or PGM in mm. thermal: a radiometric JPEG of
+    FLIR's as degrees Celsius (flir_jpeg.thermal_picture); 8- or 16-bit grey or float TIFF; colour
+    is turned to grey, which suits white-hot pictures only. imu: CSV of t in s, ax ay az in m/s^2,
+    gx gy gz in rad/s; with a header of those names, in any order, or without; or with names that
+    tell their units, as x-io's "Accelerometer X (g)" and "Gyroscope X (deg/s)". Any other sense:
+    as signal_files.read_signal.
 
-    Raises ConfigError for a file that is missing, empty or not of that kind, or an unknown sense.
+    Raises ConfigError for a file that is missing, empty or not of that kind.
     """
     reader = _READERS.get(modality)
-    if reader is None:
-        raise ConfigError(
-            f"modality: no file reader for {modality!r}, expected one of {', '.join(_READERS)}"
-        )
     file = Path(path)
     try:
         if not file.stat().st_size:
             raise ConfigError(f"{path}: empty file, expected {modality}")
-        return reader(file)
+        return read_signal(path, modality) if reader is None else reader(file)
     except OSError as exc:
         raise ConfigError(
             f"{path}: cannot be read ({exc.strerror or exc}), expected {modality}"
@@ -130,6 +129,14 @@ def _read_depth(file: Path) -> Window:
 
 
 def _read_thermal(file: Path) -> Window:
+    from agent.flir_jpeg import thermal_picture
+
+    try:
+        celsius = thermal_picture(file.read_bytes(), str(file))
+    except BadData as exc:
+        raise ConfigError(str(exc)) from exc
+    if celsius is not None:
+        return _still(file, "thermal", celsius, "c")
     pixels, mode = _read_pixels(file, "an 8- or 16-bit grey picture or float TIFF")
     if mode == "LA":
         pixels = pixels[..., 0]

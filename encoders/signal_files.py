@@ -34,7 +34,9 @@ def read_signal(path: str, modality: str) -> Window:
                 raise ConfigError(f"{path}: expected at least 2 rows of rising t and channels")
             rate_hz = NS_PER_S / float(np.median(steps))
     except OSError as exc:
-        raise ConfigError(f"{path}: cannot be read ({exc.strerror or exc})") from exc
+        raise ConfigError(
+            f"{path}: cannot be read ({exc.strerror or exc}), expected CSV or NPY"
+        ) from exc
     except (ValueError, IndexError) as exc:
         raise ConfigError(f"{path}: not numbers ({exc}), expected CSV or NPY") from exc
     if data.dtype.kind not in "uif" or not np.isfinite(data).all():

@@ -41,7 +41,6 @@ from encoders.bind.pairs import Collector, Source, labelled_files, paired_files,
 from encoders.bind.report import check_enough
 from encoders.files import read_file
 from encoders.manifest import read_manifest
-from encoders.signal_files import read_signal
 from encoders.space import ModelSpace, open_space
 from tools.bind_logs import Cut, log_pairs
 
@@ -56,7 +55,6 @@ __all__ = ["main"]
 TEXT = "text"
 STRETCH_S = 10.0
 MINUTES = 5.0
-PLANNED = ("image", "audio", "depth", "thermal", "imu")  # senses with files of their own
 TIMED_CALLS = 30
 
 
@@ -186,13 +184,14 @@ def _gather(source: Source, collector: Collector, recipe: BindRecipe, modality: 
     """Everything a source has, into `collector`."""
     if source.kind == "labels":
         for row in labelled_files(source.path):
-            collector.labelled(_read(row.file, modality), row.label, row.recording)
+            collector.labelled(read_file(str(row.file), modality), row.label, row.recording)
         return
     if collector.anchor == TEXT:
         raise ConfigError(f"--pairs: {source.kind}:{source.path} has no text, expected labels:")
     if source.kind == "folders":
         for own, other, recording in paired_files(source):
-            collector.pair(_read(own, modality), _read(other, collector.anchor), recording)
+            window = read_file(str(own), modality)
+            collector.pair(window, read_file(str(other), collector.anchor), recording)
         return
     anchor = collector.space.encoder(collector.anchor)
     for window, partner, recording in log_pairs(
@@ -202,10 +201,6 @@ def _gather(source: Source, collector: Collector, recipe: BindRecipe, modality: 
         source.number("stretch", STRETCH_S),
     ):
         collector.pair(window, partner, recording)
-
-
-def _read(file: Path, modality: str) -> Window:
-    return (read_file if modality in PLANNED else read_signal)(str(file), modality)
 
 
 def _bar() -> Progress:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.radiometry import ToCelsius
 from agent.types import Array
-from drivers._flir.radiometry import ToCelsius
 
 __all__ = ["Frame", "FrameSource"]
 

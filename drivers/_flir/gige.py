@@ -20,11 +20,11 @@ from agent.clock import NS_PER_S, Clock, from_s, to_s
 from agent.contracts import Device
 from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.extras import needs_extra
+from agent.radiometry import Linear, Planck, Scene, ToCelsius
 from agent.types import Settings
 from drivers._flir.frames import Frame
 from drivers._flir.genicam import NodeMap
 from drivers._flir.gvsp import Assembler
-from drivers._flir.radiometry import Linear, Planck, Scene, ToCelsius
 
 if TYPE_CHECKING:
     from pyGigEVision import GVCPClient

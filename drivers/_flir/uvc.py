@@ -18,10 +18,10 @@ from msgspec import Meta
 from agent.clock import Clock, from_s
 from agent.errors import BadData, ConfigError, DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.extras import needs_extra
+from agent.radiometry import Linear, ToCelsius
 from agent.types import Array, Settings
 from drivers._flir.frames import Frame
 from drivers._flir.fslp import BosonControl
-from drivers._flir.radiometry import Linear, ToCelsius
 from drivers._flir.usb import find_video, is_boson, why_not
 from drivers._serial_ports import resolve
 

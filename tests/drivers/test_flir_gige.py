@@ -17,10 +17,10 @@ from agent.clock import Clock, SystemClock
 from agent.config import DriverConfig
 from agent.contracts import Driver
 from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
+from agent.radiometry import Planck, Scene
 from agent.stream.pump import Pump
 from agent.types import Sample
 from drivers._flir.gige import discover_gige
-from drivers._flir.radiometry import Planck, Scene
 from drivers.flir import PLUGIN, FlirConfig, FlirDriver
 from tests.contracts.driver_contract import DriverContract, read_all
 from tests.fakes.gige_camera import ADDRESS, SERIAL, SHAPE, GigeCamera, give_port_back

@@ -17,9 +17,9 @@ from PIL import Image
 
 from agent.clock import ManualClock
 from agent.errors import BadData
+from agent.flir_jpeg import thermal_picture
+from agent.radiometry import Planck, Scene
 from agent.types import Array
-from drivers._flir.jpeg import thermal_picture
-from drivers._flir.radiometry import Planck, Scene
 from drivers.media import PLUGIN, MediaConfig
 from tests.contracts.driver_contract import START_NS, by_stream, read_all
 from tests.fakes.flir_jpeg import CAMERA, radiometric_jpeg

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError
 from encoders.files import read_file
+from encoders.space import open_space
+from tests.fakes.flir_jpeg import radiometric_jpeg
 
 HEADER = "t,ax,ay,az,gx,gy,gz\n"
 
@@ -216,7 +219,7 @@ def cut_png(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
-@pytest.mark.parametrize("modality", ["image", "audio", "depth", "thermal", "imu"])
+@pytest.mark.parametrize("modality", ["image", "audio", "depth", "thermal", "imu", "emg"])
 @pytest.mark.parametrize("make", [garbage, empty, folder, cut_png, lambda path: None])
 def test_a_file_that_cannot_be_read_is_one_line(
     tmp_path: Path, modality: str, make: Callable[[Path], object]
@@ -228,6 +231,68 @@ def test_a_file_that_cannot_be_read_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_sense(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no file reader for 'smell', expected one of image"):
-        read_file(str(tmp_path / "x"), "smell")
+def test_a_sense_that_nobody_planned_is_read_as_columns(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("t,left,right\n0,1,2\n0.1,3,4\n")
+    read = read_file(str(path), "emg")
+    assert (read.data.tolist(), read.stream.modality) == ([[1, 2], [3, 4]], "emg")
+
+
+class TestRadiometric:
+    COUNTS = (15_000 + 61 * np.mgrid[:48, :64][0] + 17 * np.mgrid[:48, :64][1]).astype(np.uint16)
+
+    def test_a_jpeg_of_flirs_is_celsius(self, tmp_path: Path) -> None:
+        path = tmp_path / "mug.jpg"
+        path.write_bytes(radiometric_jpeg(self.COUNTS, "swapped"))
+        read = read_file(str(path), "thermal")
+        assert (read.data.dtype, read.data.shape, read.stream.unit) == ("float32", (1, 48, 64), "c")
+        assert (np.diff(read.data[0], axis=1) > 0).all()
+        # As a picture it is what the camera's eye saw beside it.
+        assert read_file(str(path), "image").data.shape == (1, 48, 64, 3)
+
+    def test_a_damaged_one_is_one_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "mug.jpg"
+        path.write_bytes(radiometric_jpeg(self.COUNTS, "raw", segment_bytes=3000))
+        content = path.read_bytes()
+        cut = content.index(b"FLIR\0", 3000)
+        path.write_bytes(content[:cut] + b"OTHER" + content[cut + 5 :])
+        with pytest.raises(ConfigError, match=r"mug\.jpg: \d+ of \d+ segments") as caught:
+            read_file(str(path), "thermal")
+        assert "\n" not in str(caught.value)
+
+    def test_djis_own_format_is_refused(self, shared_data: Path) -> None:
+        file = shared_data / "recordings" / "flir_radiometric" / "images" / "DJI_H20T.jpg"
+        with pytest.raises(ConfigError, match=r"DJI_H20T.jpg: .*DJI's own format, expected FLIR's"):
+            read_file(str(file), "thermal")
+
+    def test_the_tower_is_indifferent_to_the_unit(self, tmp_path: Path) -> None:
+        """One scene as Celsius in a JPEG and in a TIFF, as raw counts and as 8-bit grey."""
+        rng = np.random.default_rng(0)
+        y, x = np.mgrid[:48, :64]
+        warm = (
+            900 * np.exp(-((y - 20) ** 2 + (x - 40) ** 2) / 90)
+            + 3.0 * y
+            + rng.normal(0, 4, (48, 64))
+        )
+        counts = (15_000 + warm).astype(np.uint16)
+        (tmp_path / "a.jpg").write_bytes(radiometric_jpeg(counts, "png"))
+        celsius = read_file(str(tmp_path / "a.jpg"), "thermal").data[0]
+        Image.fromarray(celsius).save(tmp_path / "b.tif")
+        Image.fromarray(counts).save(tmp_path / "c.png")
+        grey = (counts - counts.min()) / np.ptp(counts) * 255
+        Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "d.png")
+        files = [read_file(str(tmp_path / name), "thermal") for name in ("b.tif", "c.png", "d.png")]
+        assert [file.stream.unit for file in files] == ["c", "counts", "mono8"]
+        space = open_space("compact", RuntimeOptions(providers=("cpu",)))
+        own = space.embed_file(str(tmp_path / "a.jpg"), "thermal").vector
+        cosines = {
+            name: float(space.embed_file(str(tmp_path / name), "thermal").vector @ own)
+            for name in ("b.tif", "c.png", "d.png")
+        }
+        assert cosines["b.tif"] >= 0.999999
+        assert cosines["c.png"] >= 0.999
+        assert cosines["d.png"] >= 0.99
+        # Not so indifferent that any scene would do.
+        Image.fromarray(counts[::-1, ::-1].T.copy()).save(tmp_path / "e.png")
+        other = float(space.embed_file(str(tmp_path / "e.png"), "thermal").vector @ own)
+        assert 1 - other > 50 * (1 - min(cosines.values()))

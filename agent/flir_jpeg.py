@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from agent.errors import BadData
+from agent.radiometry import ZERO_C_K, Planck, Scene
 from agent.types import Array
-from drivers._flir.radiometry import ZERO_C_K, Planck, Scene
 
 __all__ = ["thermal_picture"]
 
