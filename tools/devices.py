@@ -31,13 +31,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from agent.atomic import open_atomic
 from agent.cli import run_command
 from agent.clock import Clock, SystemClock
 from agent.errors import ConfigError
 from tools.device_child import SETTLE_S, StreamFigures
 from tools.device_config import block, config_text, refuse_twins, twins, without_doubles
 from tools.device_search import Found, KindFound, kinds, probe, search
-from tools.output import open_atomic, report_console
+from tools.output import report_console
 
 __all__ = ["main"]
 

@@ -34,12 +34,13 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
+from agent.atomic import open_atomic
 from agent.cli import run_command
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, EncodeFailed
 from encoders.bind.scoring import Estimate, Pool, RetrievalScores, relevant_ranks, score_retrieval
 from encoders.space import ModelSpace, open_space
-from tools.output import open_atomic, progress, report_console
+from tools.output import progress, report_console
 from tools.retrieval_queries import TEXT, Item, Query, read_queries
 
 __all__ = ["main"]

@@ -20,8 +20,8 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
+from agent.atomic import open_atomic
 from agent.errors import AgentError, ConfigError
-from tools.output import open_atomic
 
 __all__ = ["main"]
 

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from agent.atomic import open_atomic
 from agent.cli import run_command
 from agent.clock import to_s
 from agent.errors import ConfigError
@@ -35,7 +36,6 @@ from agent.types import Array, Window
 from encoders.bind import sources
 from encoders.bind.splits import held_out
 from encoders.files import IMU_COLUMNS
-from tools.output import open_atomic
 from tools.retrieval_queries import QUERIES_NAME
 
 __all__ = ["main"]

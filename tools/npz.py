@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from agent.atomic import open_atomic
 from agent.types import Array
-from tools.output import open_atomic
 
 __all__ = ["write_npz"]
 

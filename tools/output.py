@@ -1,50 +1,21 @@
-"""What tools give: files that are whole or not there, tables, and bars for whoever waits."""
+"""What tools give a person: tables, and bars for whoever waits."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
 
 from agent.clock import SystemClock, from_s
-from agent.errors import ConfigError
 
-__all__ = ["open_atomic", "progress", "report_console"]
+__all__ = ["progress", "report_console"]
 
 T = TypeVar("T")
 
 WIDTH = 120  # of a file or a pipe that a table is written to
 PROGRESS_AFTER_NS = from_s(1.0)
-
-
-@contextmanager
-def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Write beside `path` and rename at the end; on an error nothing is left behind.
-
-    Raises ConfigError naming `path` where it cannot be written.
-    """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as exc:
-        raise _cannot(path, exc) from exc
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes it private; this is an output
-        Path(temporary).replace(path)
-    except BaseException as exc:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(exc, OSError) and exc.filename is None:  # a write; an open names its file
-            raise _cannot(path, exc) from exc
-        raise
 
 
 def report_console() -> Console:
@@ -68,9 +39,3 @@ def progress(items: Collection[T], what: str) -> Iterator[T]:
             bar.advance(task)
     finally:
         bar.stop()
-
-
-def _cannot(path: Path, exc: OSError) -> ConfigError:
-    return ConfigError(
-        f"{path}: cannot be written ({exc.strerror or exc}), expected a folder to write in"
-    )

@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from agent.atomic import open_atomic
 from agent.cli import EventPrinter, run_command
 from agent.config import QueryConfig
 from agent.config_file import build_config, load_config
 from agent.errors import ConfigError
 from agent.replay import ReplayOptions, replay
 from agent.wire import Event, encode
-from tools.output import open_atomic
 
 __all__ = ["main"]
 

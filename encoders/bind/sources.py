@@ -26,6 +26,7 @@ from encoders.bind.splits import held_out, recording_id
 from encoders.files import read_file
 
 __all__ = [
+    "STAMPS",
     "Record",
     "Tiles",
     "animal_sounds",

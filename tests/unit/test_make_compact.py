@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tools import make_compact
-from tools.make_compact import PACKAGES, RECIPES, main
+from encoders.bind.compact import TOWERS
+from encoders.bind.compact.card import card, licences
+from encoders.bind.compact.makers import MAKERS
+from encoders.bind.recipe import RECIPES
+from tools.make_compact import PACKAGES, main
 
 
 @pytest.fixture
@@ -49,8 +52,9 @@ def test_what_is_wrong_is_one_line(
     assert "\n" not in error
 
 
-def test_every_tower_has_a_recipe() -> None:
-    assert {path.stem for path in RECIPES.glob("*.yaml")} >= set(make_compact._MAKERS)
+def test_every_tower_has_a_maker_and_a_recipe() -> None:
+    assert tuple(MAKERS) == TOWERS
+    assert {path.stem for path in RECIPES.glob("*.yaml")} >= set(TOWERS)
 
 
 def test_the_card_names_each_source_with_its_licence() -> None:
@@ -60,8 +64,8 @@ def test_the_card_names_each_source_with_its_licence() -> None:
         "seconds": 3.0,
         "threads": 1,
         "figures": {"held_out": 4},
-        "sources": make_compact._licences(used),
+        "sources": licences(used),
     }
-    card = make_compact._card({"image": made})
-    assert "| image | photos | research | 2 |" in card
-    assert "| image | stamps | GPL-2.0-only | 1 |" in card
+    page = card({"image": made})
+    assert "| image | photos | research | 2 |" in page
+    assert "| image | stamps | GPL-2.0-only | 1 |" in page

@@ -18,8 +18,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from agent.atomic import open_atomic
 from agent.errors import AgentError
-from tools.output import open_atomic
 
 __all__ = [
     "add_json_option",
