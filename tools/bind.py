@@ -21,28 +21,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from agent.cli import run_command
-from agent.clock import SystemClock, to_s
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, EncoderError
 from agent.extras import needs_extra
-from agent.types import Window, check_name
+from agent.types import check_name
 from encoders.bind.binding import BindRecipe, base_folder, copy_base, read_recipe
-from encoders.bind.pairs import Collector, Source, labelled_files, paired_files, parse_source
+from encoders.bind.pairs import Collector, Source, parse_source
 from encoders.bind.report import check_enough
-from encoders.files import read_file
 from encoders.manifest import read_manifest
-from encoders.space import ModelSpace, open_space
-from tools.bind_logs import Cut, log_pairs
+from encoders.space import open_space
+from tools.bind_parts import TEXT, fit_told, gather, latency_ms
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,10 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-TEXT = "text"
-STRETCH_S = 10.0
 MINUTES = 5.0
-TIMED_CALLS = 30
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +75,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
     collector = Collector(recipe.made(), space, anchor, recipe.templates)
     for source in sources:
-        _gather(source, collector, recipe, args.modality)
+        gather(source, collector, recipe, args.modality)
     examples = collector.finish()
     train, dev = examples.split(recipe.dev, args.seed)
     check_enough(dev)
@@ -96,21 +87,13 @@ def _main(argv: Sequence[str] | None) -> int:
         from encoders.bind.recall import embed
         from encoders.bind.report import judge, write_report
         from encoders.bind.towers import build, count, kind_of
-        from encoders.bind.train import fit
     torch.set_num_threads(args.threads)
     assert recipe.preprocess is not None  # read_recipe filled it in
     augment = augment_for(recipe.preprocess.name, recipe.augment)
     shape = examples.view_shape
     tower = build(kind_of(args.modality, shape), args.size, shape, space.dim, seed=args.seed)
     work = args.out.with_name(args.out.name + ".training")
-    with _bar() as bar:
-        task = bar.add_task("training", total=1.0, told="")
-
-        def progress(step: object) -> None:
-            share, loss, recall = (getattr(step, name) for name in ("share", "loss", "recall"))
-            bar.update(task, completed=share, told=f"loss {loss:.3f}, dev recall@1 {recall:.3f}")
-
-        fitted = fit(tower, train, dev, config, work, augment, progress, resume=args.resume)
+    fitted = fit_told(tower, train, dev, config, work, augment, args.resume)
     judgement = judge(args.modality, anchor, embed(tower, dev.views), dev)
     facts = {
         "space": f"{space.identity} ({space.licence})",
@@ -180,42 +163,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _gather(source: Source, collector: Collector, recipe: BindRecipe, modality: str) -> None:
-    """Everything a source has, into `collector`."""
-    if source.kind == "labels":
-        for row in labelled_files(source.path):
-            collector.labelled(read_file(str(row.file), modality), row.label, row.recording)
-        return
-    if collector.anchor == TEXT:
-        raise ConfigError(f"--pairs: {source.kind}:{source.path} has no text, expected labels:")
-    if source.kind == "folders":
-        for own, other, recording in paired_files(source):
-            window = read_file(str(own), modality)
-            collector.pair(window, read_file(str(other), collector.anchor), recording)
-        return
-    anchor = collector.space.encoder(collector.anchor)
-    for window, partner, recording in log_pairs(
-        source.path,
-        Cut(source.needed("sense"), recipe.spec()),
-        Cut(source.needed("anchor"), anchor.window),
-        source.number("stretch", STRETCH_S),
-    ):
-        collector.pair(window, partner, recording)
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
 def _refusal(judgement: Judgement, work: Path) -> str:
     """One line: the tasks that do not beat chance."""
     told = [
@@ -250,29 +197,11 @@ def _export(
         precision: FileFigures(
             made.file.bytes,
             made.least,
-            _latency_ms(folder, modality, precision, collector.windows, threads),
+            latency_ms(folder, modality, precision, collector.windows, threads),
         )
         for precision, made in written.items()
         if made.kept
     }
-
-
-def _latency_ms(
-    folder: Path, modality: str, precision: str, windows: Sequence[Window], threads: int
-) -> float:
-    """Median of one window, preprocessing included, by the space as it is written."""
-    space: ModelSpace = open_space(
-        str(folder.absolute()),
-        RuntimeOptions(providers=("cpu",), threads=threads, precision=precision),
-    )
-    encoder, clock, took_ns = space.encoder(modality), SystemClock(), []
-    encoder.load()
-    for i in range(TIMED_CALLS):
-        started_ns = clock.now_ns()
-        encoder.encode([windows[i % len(windows)]])
-        took_ns.append(clock.now_ns() - started_ns)
-    space.close()
-    return 1000 * to_s(round(median(took_ns)))
 
 
 def _card(

@@ -1,0 +1,110 @@
+"""What binding a new tower and tuning one of ImageBind's have alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agent.clock import SystemClock, to_s
+from agent.contracts import RuntimeOptions
+from agent.errors import ConfigError
+from agent.types import Window
+from encoders.bind.binding import BindRecipe
+from encoders.bind.pairs import Collector, Source, labelled_files, paired_files
+from encoders.bind.schedule import TrainConfig
+from encoders.files import read_file
+from encoders.space import ModelSpace, open_space
+from tools.bind_logs import Cut, log_pairs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from encoders.bind.examples import Examples
+    from encoders.bind.train import Augment, Fitted
+
+__all__ = ["TEXT", "fit_told", "gather", "latency_ms"]
+
+TEXT = "text"
+STRETCH_S = 10.0
+TIMED_CALLS = 30
+
+
+def gather(source: Source, collector: Collector, recipe: BindRecipe, modality: str) -> None:
+    """Everything a source has, into `collector`. Raises ConfigError for what cannot be read."""
+    if source.kind == "labels":
+        for row in labelled_files(source.path):
+            collector.labelled(read_file(str(row.file), modality), row.label, row.recording)
+        return
+    if collector.anchor == TEXT:
+        raise ConfigError(f"--pairs: {source.kind}:{source.path} has no text, expected labels:")
+    if source.kind == "folders":
+        for own, other, recording in paired_files(source):
+            window = read_file(str(own), modality)
+            collector.pair(window, read_file(str(other), collector.anchor), recording)
+        return
+    anchor = collector.space.encoder(collector.anchor)
+    for window, partner, recording in log_pairs(
+        source.path,
+        Cut(source.needed("sense"), recipe.spec()),
+        Cut(source.needed("anchor"), anchor.window),
+        source.number("stretch", STRETCH_S),
+    ):
+        collector.pair(window, partner, recording)
+
+
+def fit_told(
+    tower: nn.Module,
+    train: Examples,
+    dev: Examples,
+    config: TrainConfig,
+    work: Path,
+    augment: Augment | None,
+    resume: bool,
+) -> Fitted:
+    """train.fit, with a bar on stderr where a person reads it."""
+    from encoders.bind.train import fit
+
+    with _bar() as bar:
+        task = bar.add_task("training", total=1.0, told="")
+
+        def progress(step: object) -> None:
+            share, loss, recall = (getattr(step, name) for name in ("share", "loss", "recall"))
+            bar.update(task, completed=share, told=f"loss {loss:.3f}, dev recall@1 {recall:.3f}")
+
+        return fit(tower, train, dev, config, work, augment, progress, resume=resume)
+
+
+def latency_ms(
+    folder: Path, modality: str, precision: str, windows: Sequence[Window], threads: int
+) -> float:
+    """Median of one window, preprocessing included, by the space as it is written."""
+    space: ModelSpace = open_space(
+        str(folder.absolute()),
+        RuntimeOptions(providers=("cpu",), threads=threads, precision=precision),
+    )
+    encoder, clock, took_ns = space.encoder(modality), SystemClock(), []
+    encoder.load()
+    for i in range(TIMED_CALLS):
+        started_ns = clock.now_ns()
+        encoder.encode([windows[i % len(windows)]])
+        took_ns.append(clock.now_ns() - started_ns)
+    space.close()
+    return 1000 * to_s(round(median(took_ns)))
+
+
+def _bar() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
