@@ -66,12 +66,13 @@ class FileFigures(NamedTuple):
 
 @dataclass(frozen=True)
 class Judgement:
-    """tasks: by "sense to anchor". asking: those that ask by the new sense. gap: distance of the
-    mean vectors of the sense and of its anchors, 0..2. cosines: matched and mismatched.
+    """tasks: by "sense to anchor". asking: those that ask by the new sense, and of each query
+    whether it found the right one first (0 or 1), beside its recording. gap: distance of the mean
+    vectors of the sense and of its anchors, 0..2. cosines: matched and mismatched.
     """
 
     tasks: Mapping[str, RetrievalScores]
-    asking: Sequence[str]
+    asking: Mapping[str, tuple[Array, Int64Array]]
     recordings: int
     gap: float
     calibration: Calibration
@@ -86,6 +87,15 @@ class Judgement:
             self.tasks[name].recall[1].low > self.tasks[name].chance[1] for name in self.asking
         )
 
+    def gains(self, before: Judgement) -> dict[str, Estimate]:
+        """Of recall@1 over another tower's on the same examples, in every task that asks by the
+        sense: the interval is of the difference, recording by recording.
+        """
+        return {
+            name: _by_group(found - before.asking[name][0], groups)
+            for name, (found, groups) in self.asking.items()
+        }
+
 
 def retrieval(
     queries: Float32Array, pool: Float32Array, relevant: Array, left_out: Array, groups: Int64Array
@@ -97,6 +107,13 @@ def retrieval(
     are no independent trials, and are drawn together. Raises ConfigError where a query has nothing
     relevant.
     """
+    return _retrieved(queries, pool, relevant, left_out, groups)[0]
+
+
+def _retrieved(
+    queries: Float32Array, pool: Float32Array, relevant: Array, left_out: Array, groups: Int64Array
+) -> tuple[RetrievalScores, Array]:
+    """The figures, and of each query 1 where it found what is relevant first, else 0."""
     scores = queries.astype(np.float64) @ pool.T.astype(np.float64)
     kept = ~left_out | relevant
     ranks = [
@@ -106,11 +123,12 @@ def retrieval(
     result = score_retrieval(ranks, kept.sum(axis=1).tolist(), KS)
     first = np.array([own[0] for own in ranks])
     precision = np.array([np.mean(np.arange(1, len(own) + 1) / own) for own in ranks])
-    return replace(
+    result = replace(
         result,
         recall={k: _by_group((first <= k).astype(np.float64), groups) for k in KS},
         map=_by_group(precision, groups),
     )
+    return result, (first == 1).astype(np.float64)
 
 
 def judge(
@@ -126,7 +144,7 @@ def judge(
     """
     recordings = check_enough(examples)
     tasks: dict[str, RetrievalScores] = {}
-    asking = []
+    asking: dict[str, tuple[Array, Int64Array]] = {}
     cosines: list[tuple[Array, Array]] = []
     for kind, chosen in (("label", examples.labels >= 0), (anchor, examples.labels < 0)):
         if not chosen.any():
@@ -136,9 +154,8 @@ def judge(
             rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_QUERIES, replace=False))
         part, own = examples.take(rows), vectors[rows]
         found = _labelled(own, part) if kind == "label" else _paired(own, part)
-        forth, back, split = found
+        forth, back, split, asking[f"{sense} to {kind}"] = found
         tasks[f"{sense} to {kind}"], tasks[f"{kind} to {sense}"] = forth, back
-        asking.append(f"{sense} to {kind}")
         cosines.append(split)
     matched, mismatched = (np.concatenate(side) for side in zip(*cosines, strict=True))
     gap = float(np.linalg.norm(vectors.mean(axis=0) - examples.anchors.mean(axis=0)))
@@ -160,7 +177,7 @@ def check_enough(examples: Examples) -> int:
 
 def _labelled(
     vectors: Float32Array, examples: Examples
-) -> tuple[RetrievalScores, RetrievalScores, tuple[Array, Array]]:
+) -> tuple[RetrievalScores, RetrievalScores, tuple[Array, Array], tuple[Array, Int64Array]]:
     keys, inverse = np.unique(
         np.stack([examples.groups, examples.labels]), axis=1, return_inverse=True
     )
@@ -170,32 +187,31 @@ def _labelled(
     pool = examples.anchors[first]
     relevant = keys[1][:, np.newaxis] == labels
     none = np.zeros_like(relevant)
-    forth = retrieval(means, pool, relevant, none, keys[0])
+    forth, found = _retrieved(means, pool, relevant, none, keys[0])
     shares = np.sort(relevant.mean(axis=0))[::-1]
     forth = replace(
         forth, chance={k: max(c, float(shares[:k].sum())) for k, c in forth.chance.items()}
     )
     back = retrieval(pool, means, relevant.T, none.T, np.arange(len(pool)))
     scores = means @ pool.T
-    return forth, back, (scores[relevant], scores[~relevant])
+    return forth, back, (scores[relevant], scores[~relevant]), (found, keys[0])
 
 
 def _paired(
     vectors: Float32Array, examples: Examples
-) -> tuple[RetrievalScores, RetrievalScores, tuple[Array, Array]]:
+) -> tuple[RetrievalScores, RetrievalScores, tuple[Array, Array], tuple[Array, Int64Array]]:
     groups, anchors = examples.groups, examples.anchors
     own = np.eye(len(groups), dtype=bool)
     left_out = (groups[:, np.newaxis] == groups) | (anchors @ anchors.T > SAME)
-    forth = retrieval(vectors, anchors, own, left_out, groups)
+    forth, found = _retrieved(vectors, anchors, own, left_out, groups)
     back = retrieval(anchors, vectors, own, left_out, groups)
     _, counts = np.unique(groups, return_counts=True)
     share = float(counts.max() / len(groups))
     forth, back = (
-        replace(found, chance={**found.chance, 1: max(found.chance[1], share)})
-        for found in (forth, back)
+        replace(way, chance={**way.chance, 1: max(way.chance[1], share)}) for way in (forth, back)
     )
     scores = vectors @ anchors.T
-    return forth, back, (scores[own], scores[~left_out])
+    return forth, back, (scores[own], scores[~left_out]), (found, groups)
 
 
 def _by_group(values: Array, groups: Int64Array) -> Estimate:

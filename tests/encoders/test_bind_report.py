@@ -10,6 +10,7 @@ import pytest
 from agent.errors import ConfigError
 from encoders.bind.examples import Examples
 from encoders.bind.report import FileFigures, judge, retrieval, write_report
+from encoders.bind.scoring import Estimate
 from encoders.bind.train import Evaluation
 
 DIM = 16
@@ -44,6 +45,22 @@ def test_vectors_that_are_their_anchors_beat_chance_and_random_ones_do_not() -> 
     assert good.calibration.area == 1
     assert good.gap == pytest.approx(0, abs=1e-6)
     assert not judge("mag", "imu", _units(40, 5), examples).beats_chance
+
+
+def test_a_gain_is_told_from_luck_by_the_recordings_it_is_in() -> None:
+    examples = _pairs(20, 2)
+    before = _units(40, 5)
+    lifted = np.where((examples.groups < 12)[:, np.newaxis], examples.anchors, before)
+    once = np.where((examples.groups < 1)[:, np.newaxis], examples.anchors, before)
+    base = judge("mag", "imu", before, examples)
+    gains = judge("mag", "imu", lifted, examples).gains(base)
+    assert list(gains) == ["mag to imu"]
+    assert gains["mag to imu"].low > 0.3
+    assert gains["mag to imu"].value == pytest.approx(
+        1.2 * 0.5 - (base.asking["mag to imu"][0][:24]).sum() / 40
+    )
+    assert judge("mag", "imu", once, examples).gains(base)["mag to imu"].low == 0
+    assert base.gains(base)["mag to imu"] == Estimate(0, 0, 0)
 
 
 def test_one_answer_to_everything_beats_nothing() -> None:
