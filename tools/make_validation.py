@@ -33,7 +33,7 @@ from agent.cli import run_command
 from agent.clock import to_s
 from agent.errors import ConfigError
 from agent.types import Array, Window
-from encoders.bind import sources
+from encoders.bind import sources, sources_motion
 from encoders.bind.splits import held_out
 from encoders.files import IMU_COLUMNS
 from tools.retrieval_queries import QUERIES_NAME
@@ -103,8 +103,8 @@ def _main(argv: Sequence[str] | None) -> int:
     _add_pairs(out, shown, sounds)
     _add_aligned(out, "thermal", sources.thermal_pairs(args.training))
     _add_aligned(out, "depth", sources.depth_pairs(args.training))
-    motions = sources.basic_motions(args.aeon) if args.aeon else []
-    motions += sources.watch(args.seglearn) if args.seglearn else []
+    motions = sources_motion.basic_motions(args.aeon) if args.aeon else []
+    motions += sources_motion.watch(args.seglearn) if args.seglearn else []
     if motions:
         _add_motions(out, motions)
     out.write_queries()

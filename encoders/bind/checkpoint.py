@@ -1,6 +1,6 @@
 """A training's checkpoint: a file that is whole or not there.
 
-Needs the extra `export`.
+Needs the extra `bind`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a sentence model and a recipe to the text tower's table, with its figures.
 
-Needs the extra `export`.
+Needs the extra `bind`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A trained tower as ONNX files in a model folder, each held against the tower in torch.
 
-Needs the extra `export`.
+Needs the extra `bind`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -41,7 +41,7 @@ with needs_extra("bind"):
     import torch
     from torch import nn
 
-__all__ = ["FLOORS", "Exported", "NewSpace", "write_tower"]
+__all__ = ["FLOORS", "INPUT", "OUTPUT", "Exported", "Graph", "NewSpace", "write_tower"]
 
 INPUT, OUTPUT = "input", "embedding"
 OPSET = 20
@@ -79,10 +79,24 @@ class Exported(NamedTuple):
     kept: bool
 
 
+class Graph(Protocol):
+    """What can be a tower's file and is no torch module alone."""
+
+    @property
+    def max_batch(self) -> int | None:
+        """Most rows it takes at once, as ModelFile has it."""
+
+    def vectors(self, views: Sequence[Float32Array]) -> Float32Array:
+        """float32 (n, dim): what the file is held against."""
+
+    def write(self, path: Path) -> None:
+        """As ONNX in float32, from INPUT (n, *view) to OUTPUT (n, dim), ready to be quantised."""
+
+
 def write_tower(
     folder: Path,
     modality: str,
-    tower: nn.Module,
+    tower: nn.Module | Graph,
     views: Sequence[Float32Array],
     *,
     window: WindowSettings,
@@ -109,17 +123,18 @@ def write_tower(
         views[i] for i in np.linspace(0, len(views) - 1, min(len(views), 2 * MOST_VIEWS), dtype=int)
     ]
     calibration, judging = chosen[::2], chosen[1::2]
-    expected = embed(tower, judging)
+    graph = _TorchGraph(tower, views[0].shape) if isinstance(tower, nn.Module) else tower
+    expected = graph.vectors(judging)
     space = _space(folder, new, expected.shape[1])
     partial = folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         whole, small = partial / f"{modality}.onnx", partial / f"{modality}.int8.onnx"
-        _write_graph(tower, views[0].shape, whole)
+        graph.write(whole)
         _quantise(whole, small, calibration)
         made = {
-            name: _judged(path, judging, expected, floors[name])
+            name: _judged(path, judging, expected, floors[name], graph.max_batch)
             for name, path in (("fp32", whole), ("int8", small))
         }
         if not made["fp32"].kept:
@@ -186,7 +201,12 @@ def _entry(
     entry = {
         "precision": precision if precision in files else "fp32",
         "files": {
-            name: {"path": file.path, "bytes": file.bytes, "sha256": file.sha256}
+            name: {
+                "path": file.path,
+                "bytes": file.bytes,
+                "sha256": file.sha256,
+                **({"max_batch": file.max_batch} if file.max_batch else {}),
+            }
             for name, file in files.items()
         },
         "input": INPUT,
@@ -199,15 +219,34 @@ def _entry(
 
 
 def _judged(
-    path: Path, views: Sequence[Float32Array], expected: Float32Array, floor: float
+    path: Path,
+    views: Sequence[Float32Array],
+    expected: Float32Array,
+    floor: float,
+    max_batch: int | None,
 ) -> Exported:
     session = make_session(path, RuntimeOptions(providers=("cpu",)))
     rows = [session.run([OUTPUT], {INPUT: view[np.newaxis]})[0] for view in views]
     cosines: Array = (np.concatenate(rows) * expected).sum(axis=1, dtype=np.float64)
     least = float(cosines.min())
     own = read_entry(path)
-    file = ModelFile(path=own.path, bytes=own.bytes, sha256=own.sha256)
+    file = ModelFile(path=own.path, bytes=own.bytes, sha256=own.sha256, max_batch=max_batch)
     return Exported(file, least, float(cosines.mean()), len(views), least >= floor)
+
+
+class _TorchGraph:
+    """A Graph of a module."""
+
+    max_batch = None
+
+    def __init__(self, tower: nn.Module, shape: tuple[int, ...]) -> None:
+        self._tower, self._shape = tower, shape
+
+    def vectors(self, views: Sequence[Float32Array]) -> Float32Array:
+        return embed(self._tower, views)
+
+    def write(self, path: Path) -> None:
+        _write_graph(self._tower, self._shape, path)
 
 
 def _write_graph(tower: nn.Module, shape: tuple[int, ...], path: Path) -> None:

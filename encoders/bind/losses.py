@@ -1,7 +1,7 @@
 """What a new tower is taught by: contrast in a batch, cosine to its anchor, a bank of anchors.
 
 All take unit vectors, float32 or float16, reckon in float32 and give a float32 scalar.
-Needs the extra `export`.
+Needs the extra `bind`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The sentence model that the text table is distilled from: all-MiniLM-L6-v2, read and run.
 
-Needs the extra `export`. A BERT (Devlin et al. 2019, arXiv:1810.04805) of 6 layers of 384, whose
+Needs the extra `bind`. A BERT (Devlin et al. 2019, arXiv:1810.04805) of 6 layers of 384, whose
 token outputs are averaged and normalised, as the model's card says (Apache-2.0).
 """
 

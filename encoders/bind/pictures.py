@@ -1,6 +1,6 @@
 """What the image tower is trained towards: tiles by class, photographs and stamps by their texts.
 
-Needs the extra `export`. The loss is that of compact's recipe: a softmax over the tiles' classes,
+Needs the extra `bind`. The loss is that of compact's recipe: a softmax over the tiles' classes,
 with CutMix (Yun et al. 2019, arXiv:1905.04899) on some batches, and for pictures with texts a
 softmax over every text with soft targets, and 1 - cosine to the mean of the own texts.
 """

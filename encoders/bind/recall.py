@@ -1,6 +1,6 @@
 """How a tower does on examples, while it is trained.
 
-Needs the extra `export`.
+Needs the extra `bind`.
 """
 
 from __future__ import annotations

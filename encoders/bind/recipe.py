@@ -1,6 +1,6 @@
 """What the towers of the space that ships are trained towards: banks of texts with soft targets.
 
-Needs the extra `export`. A recipe (encoders/recipes) names a class's texts; a window's target is
+Needs the extra `bind`. A recipe (encoders/recipes) names a class's texts; a window's target is
 mostly its own class and a little every text that is near to it.
 """
 

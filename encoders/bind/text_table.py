@@ -1,6 +1,6 @@
 """The static text tower: a vector a token, fitted so that their mean is a sentence model's vector.
 
-Needs the extra `export`. A sentence is the unit mean of its tokens' vectors (encoders/table.py).
+Needs the extra `bind`. A sentence is the unit mean of its tokens' vectors (encoders/table.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Networks by kind and size: residual convolutions from a view to a unit vector.
 
-Needs the extra `export`.
+Needs the extra `bind`.
 """
 
 from __future__ import annotations

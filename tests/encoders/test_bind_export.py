@@ -10,8 +10,8 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-pytest.importorskip("torch", reason="needs the extra 'export'")
-pytest.importorskip("onnx", reason="needs the extra 'export'")
+pytest.importorskip("torch", reason="needs the extra 'bind'")
+pytest.importorskip("onnx", reason="needs the extra 'bind'")
 
 import torch
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 
-pytest.importorskip("torch", reason="needs the extra 'export'")
+pytest.importorskip("torch", reason="needs the extra 'bind'")
 
 import torch
 

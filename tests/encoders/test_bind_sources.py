@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from agent.errors import BadData, ConfigError
-from encoders.bind import sources
+from encoders.bind import sources, sources_motion
 from encoders.bind.recipe import RECIPES
 from encoders.bind.splits import held_out
 
@@ -128,22 +128,22 @@ def _object_file(pickled: bytes) -> bytes:
 def test_a_pickle_that_calls_anything_is_refused(tmp_path: Path) -> None:
     content = _object_file(pickle.dumps({"X": _Evil()}))
     with pytest.raises(BadData, match=r"names (_io|builtins|io)\.open, expected arrays only"):
-        sources._array_pickle(content, tmp_path / "x.npy")
+        sources_motion.read_object_array(content, tmp_path / "x.npy")
 
 
 def test_a_pickle_of_arrays_is_read(tmp_path: Path) -> None:
     pickled = pickle.dumps(np.array({"X": [np.eye(2)]}, dtype=object), protocol=2)
     content = _object_file(pickled.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
-    read = sources._array_pickle(content, tmp_path / "x.npy")
+    read = sources_motion.read_object_array(content, tmp_path / "x.npy")
     assert read["X"][0].tolist() == [[1, 0], [0, 1]]
 
 
 def test_a_file_that_changed_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / sources.WATCH_FILE
+    path = tmp_path / sources_motion.WATCH_FILE
     path.parent.mkdir(parents=True)
     path.write_bytes(b"other")
     with pytest.raises(ConfigError, match="sha256 d9298a10d1b0, expected"):
-        sources.watch(tmp_path)
+        sources_motion.watch(tmp_path)
 
 
 def test_the_recipes_hypernyms_fit_the_photos(training: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="needs the extra 'export'")
+pytest.importorskip("torch", reason="needs the extra 'bind'")
 
 import torch
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("torch", reason="needs the extra 'export'")
+pytest.importorskip("torch", reason="needs the extra 'bind'")
 
 import torch
 

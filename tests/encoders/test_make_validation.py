@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.bind import sources
+from encoders.bind import sources, sources_motion
 from encoders.bind.splits import held_out, recording_id
 from encoders.files import IMU_COLUMNS, read_file
 from tools import evaluate
@@ -95,7 +95,7 @@ def test_the_space_that_ships_finds_pairs_better_than_chance(made: Path, tmp_pat
 def test_motions(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     records = [
-        sources._motion(rng.normal(size=(50, 6)), 10.0, label, recording, "made")
+        sources_motion.motion_record(rng.normal(size=(50, 6)), 10.0, label, recording, "made")
         for label, recording in (("Running", "watch/7"), ("PEN", "watch/8"), ("ROW", "watch/6"))
     ]
     out = _Folder(tmp_path / "out")

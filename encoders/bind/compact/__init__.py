@@ -5,11 +5,5 @@ What is below needs the extra `bind`; the names here do not, so that a command c
 
 __all__ = ["TOWERS"]
 
-TOWERS = (
-    "text",
-    "imu",
-    "audio",
-    "image",
-    "thermal",
-    "depth",
-)  # an anchor before what is bound to it
+# An anchor stands before what is bound to it.
+TOWERS = ("text", "imu", "audio", "image", "thermal", "depth")

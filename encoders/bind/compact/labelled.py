@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from encoders.bind import sources
+from encoders.bind import sources, sources_motion
 from encoders.bind.augment import augment_for
 from encoders.bind.compact.folder import Made, Making
 from encoders.bind.recipe import (
@@ -27,8 +27,8 @@ __all__ = ["make_audio", "make_imu"]
 def make_imu(making: Making) -> Made:
     """Exercises and daily motions of a smartwatch."""
     records = [
-        *sources.watch(making.cache / "seglearn"),
-        *sources.basic_motions(making.cache / "aeon"),
+        *sources_motion.watch(making.cache / "seglearn"),
+        *sources_motion.basic_motions(making.cache / "aeon"),
     ]
     return _make(making, "imu", records)
 
