@@ -7,8 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn, TimeElapsedColumn
 
 from agent.clock import SystemClock, to_s
 from agent.contracts import RuntimeOptions
@@ -20,6 +19,7 @@ from encoders.bind.schedule import TrainConfig
 from encoders.files import read_file
 from encoders.space import ModelSpace, open_space
 from tools.bind_logs import Cut, log_pairs
+from tools.output import progress_bars
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,17 +66,24 @@ def fit_told(
     augment: Augment | None,
     resume: bool,
 ) -> Fitted:
-    """train.fit, with a bar on stderr where a person reads it."""
+    """train.fit on a GPU where there is one, with a bar on stderr where a person reads it; the
+    tower ends on the CPU.
+    """
+    from encoders.bind.precision import training_device
     from encoders.bind.train import fit
 
-    with _bar() as bar:
+    tower.to(training_device())
+
+    with progress_bars(TextColumn("{task.fields[told]}"), TimeElapsedColumn()) as bar:
         task = bar.add_task("training", total=1.0, told="")
 
         def progress(step: object) -> None:
             share, loss, recall = (getattr(step, name) for name in ("share", "loss", "recall"))
             bar.update(task, completed=share, told=f"loss {loss:.3f}, dev recall@1 {recall:.3f}")
 
-        return fit(tower, train, dev, config, work, augment, progress, resume=resume)
+        fitted = fit(tower, train, dev, config, work, augment, progress, resume=resume)
+    tower.cpu()
+    return fitted
 
 
 def latency_ms(
@@ -95,16 +102,3 @@ def latency_ms(
         took_ns.append(clock.now_ns() - started_ns)
     space.close()
     return 1000 * to_s(round(median(took_ns)))
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

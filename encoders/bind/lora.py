@@ -39,7 +39,9 @@ ROWS = 16  # at once where nothing is learned; a huge tower takes some 10 MB a r
 
 
 class TunedTower(Protocol):
-    """What `LoraTower` and `HeadTower` have beside an nn.Module that train.fit takes."""
+    """What `LoraTower` and `HeadTower` have beside an nn.Module that train.fit takes. The
+    published tower follows them to another device.
+    """
 
     def inputs(self, views: Sequence[Float32Array]) -> list[Float32Array]:
         """What it is trained on, of what the preprocessing gives."""
@@ -48,10 +50,8 @@ class TunedTower(Protocol):
         """float32 on the CPU, newly made: the weights that differ, by a checkpoint's keys."""
 
 
-def open_tower(
-    checkpoint: Checkpoint, sense: str, view_shape: tuple[int, ...], device: torch.device
-) -> ImageBind:
-    """The sense's published tower, frozen, on `device`; on the CPU it is the file's own memory.
+def open_tower(checkpoint: Checkpoint, sense: str, view_shape: tuple[int, ...]) -> ImageBind:
+    """The sense's published tower, frozen; its weights are the file's own memory.
 
     Raises ConfigError for a sense that is not of TUNABLE or not in the checkpoint, and for views of
     another shape than its tower takes.
@@ -64,7 +64,7 @@ def open_tower(
             f"{sense} views: {list(view_shape)}, expected {list(expected)} of ImageBind's "
             "preprocessing"
         )
-    return load(checkpoint, [SENSES[sense]]).requires_grad_(False).to(device)
+    return load(checkpoint, [SENSES[sense]]).requires_grad_(False)
 
 
 def merged(checkpoint: Checkpoint, sense: str, changed: Mapping[str, Tensor]) -> Checkpoint:
@@ -97,7 +97,7 @@ class LoraTower(nn.Module):
         """
         super().__init__()
         self._frozen = _Frozen(model, SENSES[sense])
-        weights = self._frozen.attention()
+        weights = self._frozen.attention(torch.empty(0))
         width = next(iter(weights.values())).shape[1]
         if not 1 <= rank <= width // 2:
             raise ConfigError(f"--rank: {rank}, expected 1..{width // 2} for {sense}")
@@ -123,10 +123,11 @@ class LoraTower(nn.Module):
 
     @torch.no_grad()
     def changed(self) -> dict[str, Tensor]:
+        """The weights with the product added."""
         return {key: weight.detach().float().cpu() for key, weight in self._weights().items()}
 
     def _weights(self) -> dict[str, Tensor]:
-        own = self._frozen.attention()
+        own = self._frozen.attention(next(self.parameters()))
         return {
             key: own[key] + change() for key, change in zip(self.keys, self.changes, strict=True)
         }
@@ -154,11 +155,12 @@ class HeadTower(nn.Module):
         """float32 (1, width) a view: its class token after the last block."""
         found: list[Float32Array] = []
         for i in range(0, len(views), ROWS):
-            rows = torch.from_numpy(np.stack(views[i : i + ROWS]))
-            found.extend(self._frozen.class_tokens(rows).numpy())
+            rows = torch.from_numpy(np.stack(views[i : i + ROWS])).to(next(self.parameters()))
+            found.extend(self._frozen.class_tokens(rows).float().cpu().numpy())
         return found
 
     def changed(self) -> dict[str, Tensor]:
+        """The head's norm and linear layer."""
         state = self.head.state_dict()
         return {
             f"{self._prefix}.{key}": value.detach().float().cpu().clone()
@@ -201,21 +203,21 @@ class _Frozen:
         vectors: Tensor = functional_call(self._module, named, (views,))
         return vectors
 
-    def attention(self) -> dict[str, Tensor]:
-        """The weights of its attentions' products, by a checkpoint's keys."""
+    def attention(self, like: Tensor) -> dict[str, Tensor]:
+        """The weights of its attentions' products, by a checkpoint's keys. like: on whose device
+        and in whose type it runs from now on.
+        """
         names = ("attn.in_proj_weight", "attn.out_proj.weight")
-        parameters = self._module.model.named_parameters()
+        parameters = self._module.to(like).model.named_parameters()
         return {key: weight for key, weight in parameters if key.endswith(names)}
 
     @torch.no_grad()
     def class_tokens(self, views: Tensor) -> Tensor:
-        """float32 (n, 1, width) on the CPU."""
-        model, tower = self._module.model.eval(), self._module.tower
-        device = next(model.parameters()).device
-        tokens: Tensor = model.modality_trunks[tower](
-            model.modality_preprocessors[tower](views.to(device))
-        )
-        return tokens[:, :1].cpu()
+        """(n, 1, width), on the device of `views` and in their type."""
+        module = self._module.to(views).eval()
+        model, tower = module.model, module.tower
+        tokens: Tensor = model.modality_trunks[tower](model.modality_preprocessors[tower](views))
+        return tokens[:, :1]
 
 
 class _Vectors(nn.Module):

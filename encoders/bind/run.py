@@ -21,6 +21,7 @@ from agent.extras import needs_extra
 from encoders.bind.checkpoint import read_checkpoint, write_checkpoint
 from encoders.bind.examples import Examples
 from encoders.bind.losses import Temperature
+from encoders.bind.precision import half_type
 from encoders.bind.recall import embed, recall_at_1
 from encoders.bind.schedule import Sampler, TrainConfig, rate_share
 
@@ -100,7 +101,8 @@ class Run:
         self.temperature = Temperature(config.temperature, config.learned_temperature)
         self.temperature.to(self.device)
         self._optimiser = self._make_optimiser()
-        self._scaler = torch.amp.GradScaler("cuda", enabled=self.device.type == "cuda")
+        self._half = half_type(self.device)
+        self._scaler = torch.amp.GradScaler("cuda", enabled=self._half is torch.float16)
         self._sample = Sampler(train, config)
         self.step, self.done = 0, False
         self.history: list[Evaluation] = []
@@ -152,10 +154,10 @@ class Run:
         # Dropout draws from torch's own generator, augmentation from ours.
         seed = int(np.random.SeedSequence([config.seed, self.step]).generate_state(1)[0])
         torch.manual_seed(seed)
-        generator = torch.Generator(self.device)
+        generator = torch.Generator()  # of the CPU: noise is the same wherever a tower is trained
         generator.manual_seed(seed)
         self._tower.train()
-        with torch.autocast("cuda", torch.float16, enabled=self.device.type == "cuda"):
+        with torch.autocast("cuda", self._half, enabled=self._half is not None):
             loss = self._objective(self._tower, self._batch(), self.temperature(), generator)
         if not torch.isfinite(loss):
             raise EncoderError(

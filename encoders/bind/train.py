@@ -110,7 +110,9 @@ def fit(
 
 def _binding(config: TrainConfig, augment: Augment | None) -> Objective:
     def loss(tower: nn.Module, batch: Batch, scale: Tensor, generator: torch.Generator) -> Tensor:
-        views = batch.views if augment is None else augment(batch.views, generator)
+        views = batch.views
+        if augment is not None:
+            views = augment(views.cpu(), generator).to(views.device)
         vectors = tower(views)
         alike_left_out = negatives(batch.anchors, batch.groups, batch.labels)
         contrast = info_nce(vectors, batch.anchors, scale, alike_left_out, config.hardness)

@@ -31,7 +31,7 @@ CHECKPOINT = random_checkpoint(TINY, 1, TUNABLE)
 
 
 def _open(sense: str = "thermal", checkpoint: Checkpoint = CHECKPOINT) -> ImageBind:
-    return open_tower(checkpoint, sense, GEOMETRY[SENSES[sense]].input, CPU)
+    return open_tower(checkpoint, sense, GEOMETRY[SENSES[sense]].input)
 
 
 def _views(count: int, sense: str = "thermal", seed: int = 0) -> list[np.ndarray]:
@@ -136,6 +136,16 @@ def test_gradients_are_the_whole_weights_own_through_the_product() -> None:
         torch.testing.assert_close(change.down.grad, 2 * change.up.mT @ whole, rtol=1e-3, atol=1e-5)
 
 
+def test_the_published_tower_goes_where_the_change_goes() -> None:
+    views = torch.from_numpy(np.stack(_views(2))).double()
+    for tower in (LoraTower(_open(), "thermal"), HeadTower(_open(), "thermal")):
+        tower.double()
+        given = views if isinstance(tower, LoraTower) else tower._frozen.class_tokens(views)
+        np.testing.assert_allclose(
+            tower(given).detach(), _published("thermal", _views(2)), atol=1e-6
+        )
+
+
 def test_only_the_change_is_learned_copied_and_saved(tmp_path: Path) -> None:
     model = _open()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -180,9 +190,9 @@ def test_training_brings_it_nearer_to_its_anchors(
 
 def test_what_cannot_be_tuned_is_said() -> None:
     with pytest.raises(ConfigError, match="'image', expected one to tune: audio, depth"):
-        open_tower(CHECKPOINT, "image", (3, 224, 224), CPU)
+        open_tower(CHECKPOINT, "image", (3, 224, 224))
     with pytest.raises(ConfigError, match=r"\[1, 64, 64\], expected \[1, 224, 224\]"):
-        open_tower(CHECKPOINT, "thermal", (1, 64, 64), CPU)
+        open_tower(CHECKPOINT, "thermal", (1, 64, 64))
     with pytest.raises(ConfigError, match="has no audio tower"):
         _open("audio", random_checkpoint(TINY, 1, ("imu",)))
     for rank in (0, 25):
