@@ -5,11 +5,8 @@ Needs the extra `bind`.
 
 from __future__ import annotations
 
-import logging
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -30,6 +27,7 @@ from encoders.manifest import (
     read_entry,
     read_manifest,
 )
+from encoders.onnx_graph import free_rows, traced
 from encoders.preprocess.base import Float32Array, Preprocess
 from encoders.providers import make_session
 from encoders.registry import find_plugin
@@ -37,14 +35,12 @@ from encoders.space import open_space
 from encoders.tower import OnnxTower, PreprocessSettings, WindowSettings
 
 with needs_extra("bind"):
-    import onnx
     import torch
     from torch import nn
 
 __all__ = ["FLOORS", "INPUT", "OUTPUT", "Exported", "Graph", "NewSpace", "write_tower"]
 
 INPUT, OUTPUT = "input", "embedding"
-OPSET = 20
 PARTIAL = ".partial"
 HEADER = "# Towers are written by encoders/bind; the data card says what they were made from.\n"
 
@@ -253,32 +249,10 @@ def _write_graph(tower: nn.Module, shape: tuple[int, ...], path: Path) -> None:
     was = tower.training
     device = next(tower.parameters()).device
     tower.eval()
-    with _quiet():
-        program = torch.onnx.export(
-            tower,
-            (torch.zeros(2, *shape, device=device),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("n", min=1, max=1 << 16)},),
-            verbose=False,
-        )
+    example = torch.zeros(2, *shape, device=device)
+    program = traced(tower, example, {0: free_rows()}, (INPUT, OUTPUT))
     tower.train(was)
-    assert program is not None
-    model = program.model_proto
-    # The exporter notes the source code, with this machine's paths.
-    noted: list[Any] = [*model.graph.node, *model.graph.input, *model.graph.output]
-    for value in noted:
-        value.doc_string = ""
-        del value.metadata_props[:]
-    noted = [*model.graph.value_info, *model.graph.initializer, model.graph]
-    for value in noted:
-        del value.metadata_props[:]
-    del model.metadata_props[:]
-    # It has folded constants and norms: the quantiser looks for this mark, or warns.
-    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    onnx.save(model, path)
+    program.save(path)
 
 
 def _quantise(source: Path, path: Path, views: Sequence[Float32Array]) -> None:
@@ -313,17 +287,3 @@ class _Rows:
         """The next input, None after the last."""
         view = next(self._views, None)
         return None if view is None else {INPUT: view[np.newaxis]}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on its own code and on packages that are not needed."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)
