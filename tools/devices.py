@@ -28,7 +28,6 @@ if __package__ in (None, ""):
 import msgspec
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from agent.atomic import open_atomic
@@ -38,7 +37,7 @@ from agent.errors import ConfigError
 from tools.device_child import SETTLE_S, StreamFigures
 from tools.device_config import block, config_text, refuse_twins, twins, without_doubles
 from tools.device_search import Found, KindFound, kinds, probe, search
-from tools.output import report_console
+from tools.output import progress_bars, report_console
 
 __all__ = ["main"]
 
@@ -120,13 +119,7 @@ def _probe_all(
     found: Sequence[KindFound], seconds: float, clock: Clock, console: Console
 ) -> list[KindFound]:
     """One after another: two at once would share a USB bus, and each would look worse."""
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    bars = progress_bars(console=console)
 
     def tried(each: Found) -> Found:
         if each.device.problem:

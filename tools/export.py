@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,8 +25,7 @@ if __package__ in (None, ""):  # run as a file: the repository's root is not on 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskProgressColumn, TimeElapsedColumn
 from rich.table import Table
 
 from agent.cli import run_command
@@ -35,16 +33,9 @@ from agent.errors import ConfigError
 from agent.types import Array, check_name
 from encoders.imagebind.dims import HUGE, TINY
 from encoders.imagebind.entries import FRAMES, SENSES, TEXT, sense_rows, text_rows, tower_entry
-from encoders.imagebind.folder import (
-    Check,
-    ModelFolder,
-    Report,
-    Source,
-    TowerReport,
-    dims_of,
-)
+from encoders.imagebind.folder import ModelFolder, Report, Source, dims_of
 from tools.export_inputs import Material, gather
-from tools.output import report_console
+from tools.output import progress_bars, report_console
 
 if TYPE_CHECKING:
     from encoders.imagebind.checkpoint import Checkpoint
@@ -73,16 +64,7 @@ def _main(argv: Sequence[str] | None) -> int:
         parser.error("--dims and --seed are of --random weights, not of a --checkpoint")
     if args.name is not None:
         check_name(args.name, "--name")
-    console = Console(stderr=True)
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    with bars:
+    with progress_bars(TaskProgressColumn(), TimeElapsedColumn(), transient=False) as bars:
         folder = _export(args, bars)
     _print_report(folder.report)
     return 0
@@ -132,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(args: argparse.Namespace, bars: Progress) -> ModelFolder:
     # torch, which takes seconds to import: not for --help.
-    from encoders.imagebind.export import FLOORS, export_tower
+    from encoders.imagebind.export import FLOORS, export_tower, tower_report
 
     precisions = _listed(args.precision or ["fp32"], FLOORS, "--precision")
     checkpoint, source = _source(args, bars)
@@ -154,20 +136,7 @@ def _export(args: argparse.Namespace, bars: Progress) -> ModelFolder:
                 step = _steps(bars, sense, 1 + len(floors))
                 tower = export_tower(checkpoint, sense, floors, rows[sense], partial, step)
                 step("done")
-                files = {
-                    name: Check(
-                        file=made.file,
-                        least=min(made.cosines),
-                        mean=math.fsum(made.cosines) / len(made.cosines),
-                        inputs=len(made.cosines),
-                        material=material[sense].told,
-                        floor=floors[name],
-                        kept=made.kept,
-                        seconds=round(made.seconds, 1),
-                    )
-                    for name, made in tower.files.items()
-                }
-                folder.add(partial, sense, TowerReport(scale=tower.scale, files=files))
+                folder.add(partial, sense, tower_report(tower, floors, material[sense].told))
             folder.describe(partial, sense, args.name, args.frames)
     return folder
 

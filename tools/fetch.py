@@ -24,10 +24,8 @@ if __package__ in (None, ""):
 
 from rich.console import Console
 from rich.progress import (
-    BarColumn,
     DownloadColumn,
     Progress,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -35,6 +33,7 @@ from rich.progress import (
 from agent.cli import run_command
 from agent.errors import ConfigError, ModelMismatch, ModelMissing
 from agent.redact import redact
+from tools.output import progress_bars
 
 __all__ = ["WEIGHTS", "Weights", "download", "main"]
 
@@ -204,14 +203,8 @@ def _hashed(path: Path, console: Console) -> hashlib._Hash:
 
 
 def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    return Progress(
-        *columns,
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+    return progress_bars(
+        DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), console=console
     )
 
 

@@ -20,15 +20,14 @@ if __package__ in (None, ""):  # run as a file: the repository's root is not on 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TaskProgressColumn, TimeElapsedColumn
 from rich.table import Table
 
 from agent.cli import run_command
 from agent.errors import ConfigError
 from encoders.bind.compact import TOWERS
 from tools.demo_sources import Package, fetch
-from tools.output import report_console
+from tools.output import progress_bars, report_console
 
 __all__ = ["main"]
 
@@ -37,6 +36,14 @@ PACKAGES = (
     Package("aeon", "pip", "1.6.0"),
     Package("seglearn", "pip", "1.2.5"),
     Package("tuxpaint-stamps-default", "apt", "2022.06.04-1"),
+    Package("gcompris-qt-data", "apt", "3.1-2"),
+    Package("scratch", "apt", "1.4.0.6~dfsg1-6.1"),
+    Package("minetest-data", "apt", "5.6.1+dfsg+~1.9.0mt8+dfsg-2"),
+    Package("minetest-mod-homedecor", "apt", "20210327.1-2"),
+    Package("simutrans-pak64", "apt", "121.0-1"),
+    Package("sonic-pi-samples", "apt", "3.2.2~repack-8"),
+    Package("sound-theme-freedesktop", "apt", "0.8-2"),
+    Package("wesnoth-1.16-data", "apt", "1:1.16.9-1"),
 )
 
 
@@ -68,15 +75,7 @@ def _main(argv: Sequence[str] | None) -> int:
     from encoders.bind.compact.folder import Making
     from encoders.bind.compact.makers import MAKERS
 
-    console = Console(stderr=True)
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bars = progress_bars(TaskProgressColumn(), TimeElapsedColumn(), transient=False)
 
     def bar(what: str) -> Callable[[int, int], None]:
         task = bars.add_task(what, total=None)
@@ -86,7 +85,7 @@ def _main(argv: Sequence[str] | None) -> int:
         making = Making(args.data, args.cache, args.out, args.threads, bar)
         for name in TOWERS:
             if name in wanted and not making.make(name, MAKERS[name]):
-                console.print(f"{name}: in {args.out} already")
+                bars.console.print(f"{name}: in {args.out} already")
     _print_report(making.report)
     return 0
 

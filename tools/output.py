@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
 from agent.clock import SystemClock, from_s
 
-__all__ = ["progress", "report_console"]
+__all__ = ["progress", "progress_bars", "report_console"]
 
 T = TypeVar("T")
 
@@ -39,3 +39,21 @@ def progress(items: Collection[T], what: str) -> Iterator[T]:
             bar.advance(task)
     finally:
         bar.stop()
+
+
+def progress_bars(
+    *columns: ProgressColumn, console: Console | None = None, transient: bool = True
+) -> Progress:
+    """Bars of a description, how far it is and `columns`; nothing where there is no terminal.
+
+    console: standard error where it is None. transient: bars go when all is done.
+    """
+    console = console or Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        console=console,
+        transient=transient,
+        disable=not console.is_terminal,
+    )

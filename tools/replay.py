@@ -16,7 +16,7 @@ if __package__ in (None, ""):
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from agent.atomic import open_atomic
@@ -26,6 +26,7 @@ from agent.config_file import build_config, load_config
 from agent.errors import ConfigError
 from agent.replay import ReplayOptions, replay
 from agent.wire import Event, encode
+from tools.output import progress_bars
 
 __all__ = ["main"]
 
@@ -50,7 +51,7 @@ def _main(argv: Sequence[str] | None) -> int:
     options = ReplayOptions(_speed(args.speed), args.from_s, args.to_s)
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(open_atomic(args.events)) if args.events else None
-        bar = stack.enter_context(_bar())
+        bar = stack.enter_context(_bars())
         task = bar.add_task(args.log.name, total=None)
         printer: EventPrinter | None = None
 
@@ -116,16 +117,9 @@ def _speed(text: str) -> float | None:
     return speed
 
 
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.1f} of {task.total:.1f} s"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+def _bars() -> Progress:
+    return progress_bars(
+        TextColumn("{task.completed:.1f} of {task.total:.1f} s"), TimeRemainingColumn()
     )
 
 

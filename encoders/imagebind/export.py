@@ -5,13 +5,10 @@ Needs the extra `export`.
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,10 +20,12 @@ from agent.types import Array
 from encoders.imagebind.checkpoint import Checkpoint
 from encoders.imagebind.dims import CONTEXT, GEOMETRY, expected_shapes
 from encoders.imagebind.entries import INPUT, OUTPUT, SENSES, TEXT, TEXT_INPUT
+from encoders.imagebind.folder import Check, TowerReport
 from encoders.imagebind.graphs import tower_graph
 from encoders.imagebind.model import MAX_SCALE, load
 from encoders.manifest import ModelFile, read_entry
 from encoders.memory import give_back
+from encoders.onnx_graph import free_rows, traced
 from encoders.providers import make_session
 
 with needs_extra("export"):
@@ -39,10 +38,10 @@ __all__ = [
     "Tower",
     "export_tower",
     "needed_bytes",
+    "tower_report",
 ]
 
 SCALE_DIGITS = 5  # of a float32's logarithm, no more are true
-OPSET = 20  # the first with Gelu
 # A protobuf message holds 2 GB at most; the graph itself is well under the rest.
 MAX_FILE_BYTES = 2_000_000_000
 
@@ -131,6 +130,24 @@ def export_tower(
     return Tower(scale, exported)
 
 
+def tower_report(tower: Tower, floors: Mapping[str, float], material: str) -> TowerReport:
+    """What a folder keeps of an exported tower. material: what the inputs were."""
+    files = {
+        name: Check(
+            file=made.file,
+            least=min(made.cosines),
+            mean=math.fsum(made.cosines) / len(made.cosines),
+            inputs=len(made.cosines),
+            material=material,
+            floor=floors[name],
+            kept=made.kept,
+            seconds=round(made.seconds, 1),
+        )
+        for name, made in tower.files.items()
+    }
+    return TowerReport(scale=tower.scale, files=files)
+
+
 def needed_bytes(checkpoint: Checkpoint, pending: Mapping[str, Sequence[str]]) -> int:
     """About as many as exporting takes of a disk, at its fullest. pending: precisions by sense."""
     kept = spare = 0
@@ -197,68 +214,19 @@ def _cosines(path: Path, inputs: Sequence[Array], expected: Array) -> Array:
 
 def _write_graph(checkpoint: Checkpoint, tower: str, dtype: torch.dtype, path: Path) -> None:
     graph = tower_graph(checkpoint.tensors(tower), checkpoint.dims.towers[tower], tower, dtype)
-    rows = torch.export.Dim("n", min=1, max=1 << 16)
-    free: dict[int, Any] = {0: rows}
+    free = {0: free_rows()}
     if tower == TEXT:
         example: Tensor = torch.ones((2, 9), dtype=torch.int64)
         free[1] = torch.export.Dim("length", min=2, max=CONTEXT)
     else:
         example = torch.zeros(2, *GEOMETRY[tower].input)
-    name = TEXT_INPUT if tower == TEXT else INPUT
-    with _quiet():
-        program = torch.onnx.export(
-            graph,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[name],
-            output_names=[OUTPUT],
-            dynamic_shapes={name: free},
-            verbose=False,
-        )
-    assert program is not None
-    _strip(program.model)
+    program = traced(graph, example, free, (TEXT_INPUT if tower == TEXT else INPUT, OUTPUT))
     tensors = [*graph.parameters(), *graph.buffers()]
     size = sum(tensor.nbytes for tensor in tensors)
     program.save(path, external_data=size > MAX_FILE_BYTES)
     # The optimiser's rules hold on to the last graph they saw: not with its weights.
     for value in program.model.graph.initializers.values():
         value.const_value = None
-
-
-def _strip(model: Any) -> None:
-    """Take out what the exporter notes of the source code, with this machine's paths, and of what
-    is between operators: shapes, which quantising would take at their word, and names, of which
-    one may be the output's.
-    """
-    outputs = set(model.graph.outputs)
-    model.metadata_props.clear()
-    # The exporter has folded constants: the quantiser looks for this mark, or warns.
-    model.metadata_props["onnx.quant.pre_process"] = "onnxruntime.quant"
-    model.graph.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-    for number, node in enumerate(model.graph):
-        node.metadata_props.clear()
-        node.doc_string = None
-        for index, value in enumerate(node.outputs):
-            value.metadata_props.clear()
-            if value not in outputs:
-                value.name, value.shape, value.type = f"{number}.{index}", None, None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on its own code and on packages that are not needed."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _quantise(source: Path, path: Path, kept: Sequence[str]) -> None:
