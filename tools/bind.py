@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from encoders.bind.examples import Examples
+    from encoders.bind.export import Graph
     from encoders.bind.report import FileFigures, Judgement
 
 __all__ = ["main"]
@@ -72,6 +73,15 @@ def _main(argv: Sequence[str] | None) -> int:
     if minutes is None and args.steps is None and not {"minutes", "steps"} & recipe.train.keys():
         minutes = MINUTES
     config = recipe.config(minutes, args.steps, args.seed)
+    with needs_extra("bind"):
+        import torch
+
+        from encoders.bind.recall import embed
+        from encoders.bind.report import judge, write_report
+        from tools.bind_network import network
+
+    torch.set_num_threads(args.threads)
+    make = network(args, recipe, space.dim)
 
     collector = Collector(recipe.made(), space, anchor, recipe.templates)
     for source in sources:
@@ -80,28 +90,17 @@ def _main(argv: Sequence[str] | None) -> int:
     train, dev = examples.split(recipe.dev, args.seed)
     check_enough(dev)
 
-    with needs_extra("bind"):
-        import torch
-
-        from encoders.bind.augment import augment_for
-        from encoders.bind.recall import embed
-        from encoders.bind.report import judge, write_report
-        from encoders.bind.towers import build, count, kind_of
-    torch.set_num_threads(args.threads)
-    assert recipe.preprocess is not None  # read_recipe filled it in
-    augment = augment_for(recipe.preprocess.name, recipe.augment)
-    shape = examples.view_shape
-    tower = build(kind_of(args.modality, shape), args.size, shape, space.dim, seed=args.seed)
+    made = make(train, dev)
     work = args.out.with_name(args.out.name + ".training")
-    fitted = fit_told(tower, train, dev, config, work, augment, args.resume)
-    judgement = judge(args.modality, anchor, embed(tower, dev.views), dev)
+    fitted = fit_told(made.tower, made.train, made.dev, config, work, made.augment, args.resume)
+    judgement = judge(args.modality, anchor, embed(made.tower, made.dev.views), dev)
     facts = {
         "space": f"{space.identity} ({space.licence})",
         "anchor": anchor,
         "examples": f"{len(train)} to train on, {len(dev)} kept out by recording",
         "left out": str(sum(collector.skipped.values())),
         "labels": ", ".join(collector.labels) or "none",
-        "tower": f"{args.size}, {count(tower) / 1e6:.2f} M parameters, views {list(shape)}",
+        "tower": made.told,
         "training": f"{fitted.steps} steps in {fitted.seconds:.0f} s, the best after "
         f"{fitted.best.step}; seed {args.seed}",
     }
@@ -114,8 +113,8 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         name = args.name or f"{space.name}_{args.modality}"
         copy_base(base, partial, args.modality, check_name(name, "--name"), args.licence,
-                  embed(tower, train.views))  # fmt: skip
-        files = _export(partial, args.modality, tower, recipe, train, collector, args.threads)
+                  embed(made.tower, made.train.views))  # fmt: skip
+        files = _export(partial, args.modality, made.graph, recipe, train, collector, args.threads)
         report = write_report(partial, title, facts, judgement, fitted.history, files)
         (partial / "README.md").write_text(_card(args, argv, facts, sources), encoding="utf-8")
         partial.rename(args.out)
@@ -147,7 +146,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe", type=Path, help="YAML: window, preprocess, augment, templates, dev, train"
     )
-    parser.add_argument("--size", choices=("watch", "phone", "desktop"), default="watch")
+    network = parser.add_mutually_exclusive_group()
+    network.add_argument(
+        "--size", choices=("watch", "phone", "desktop"), help="of a network of ours: under 1, "
+        "under 6, or more million parameters (default: watch)",
+    )  # fmt: skip
+    network.add_argument(
+        "--tower", metavar="MODULE:NAME", help="a torch module of yours in place of ours: "
+        "NAME(view_shape, dim) makes it, from float32 (n, *view_shape) to unit vectors (n, dim)",
+    )  # fmt: skip
+    network.add_argument(
+        "--features", type=Path, metavar="FILE.onnx", help="a network of yours, from float32 "
+        "(n, *view_shape) to features (n, width); it stays as it is, a linear head is trained",
+    )  # fmt: skip
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help=f"to train (default: {MINUTES:g})")
     length.add_argument("--steps", type=int, help="to train, in place of minutes")
@@ -178,7 +189,7 @@ def _refusal(judgement: Judgement, work: Path) -> str:
 def _export(
     folder: Path,
     modality: str,
-    tower: nn.Module,
+    graph: nn.Module | Graph,
     recipe: BindRecipe,
     train: Examples,
     collector: Collector,
@@ -191,7 +202,7 @@ def _export(
     assert recipe.window is not None  # read_recipe filled both in
     assert recipe.preprocess is not None
     written = write_tower(
-        folder, modality, tower, train.views, window=recipe.window, preprocess=recipe.preprocess
+        folder, modality, graph, train.views, window=recipe.window, preprocess=recipe.preprocess
     )
     return {
         precision: FileFigures(
