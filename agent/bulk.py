@@ -16,15 +16,20 @@ from agent.wire import Attachment, EmbeddingMessage, Preview, Span, Time, WireSt
 __all__ = ["Previews", "embedding_message", "logged"]
 
 PREVIEW_QUALITY = 75
+FLOAT16 = "application/x-float16"
 # (message, kind, stream, attachments)
 Send = Callable[[WireStruct, str, str, Sequence[bytes]], None]
 
 
 def embedding_message(
     embedding: Embedding, agent: str, boot_id: str
-) -> tuple[EmbeddingMessage, bytes]:
-    """The message for the bus and its attachment, the vector as little-endian float16."""
-    vector = embedding.vector.astype("<f2").tobytes()
+) -> tuple[EmbeddingMessage, list[bytes]]:
+    """The message for the bus and its attachments, little-endian float16: the vector and, where
+    there are views, theirs one after the other.
+    """
+    views = embedding.views
+    vectors = [embedding.vector] if views is None else [embedding.vector, views.vectors]
+    frames = [each.astype("<f2").tobytes() for each in vectors]
     message = EmbeddingMessage(
         agent=agent,
         boot_id=boot_id,
@@ -34,15 +39,18 @@ def embedding_message(
         dim=len(embedding.vector),
         window=Span(start=Time.of(embedding.start_ns), end=Time.of(embedding.end_ns)),
         reused=embedding.reused,
-        attachments=[Attachment(media_type="application/x-float16", bytes=len(vector))],
+        views=list(views.regions) if views else [],
+        attachments=[Attachment(media_type=FLOAT16, bytes=len(frame)) for frame in frames],
     )
-    return message, vector
+    return message, frames
 
 
-def logged(message: EmbeddingMessage, vector: bytes) -> EmbeddingMessage:
+def logged(message: EmbeddingMessage, frames: Sequence[bytes]) -> EmbeddingMessage:
     """The same for a log, where a message has no attachments."""
-    text = base64.b64encode(vector).decode()
-    return msgspec.structs.replace(message, vector=text, attachments=[])
+    vector, *views = (base64.b64encode(frame).decode() for frame in frames)
+    return msgspec.structs.replace(
+        message, vector=vector, view_vectors="".join(views), attachments=[]
+    )
 
 
 class Previews:

@@ -84,6 +84,7 @@ class Encoder(Protocol):
 
     def encode(self, windows: Sequence[Window]) -> list[Embedding]:
         """One embedding a window, in order. A window may be of any length, a whole file too.
+        Its `vector` is that of all of it; `views`, where there are any, are of parts of a frame.
 
         Raises EncodeFailed; the encoder stays usable.
         """
@@ -161,9 +162,11 @@ class Space(Protocol):
         """One unit vector for a whole file. Raises ConfigError for a file it cannot read."""
 
     def prior(self, vector: Array, modality: str) -> tuple[float, float]:
-        """Mean and deviation of the cosine of `vector` with ordinary input of `modality`."""
+        """Mean and deviation of the nearness of `vector` to ordinary input of `modality`."""
 
     def background(self, modality: str) -> Array:
-        """float32 (n, dim): unit vectors of ordinary input, not to be written to; n may be 0."""
+        """float32 (n, k, dim): unit vectors of ordinary input, not to be written to; n may be 0.
+        Of each first the whole, then its k - 1 views where the tower gives some.
+        """
 
     def close(self) -> None: ...

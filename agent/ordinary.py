@@ -1,4 +1,4 @@
-"""What cosine is ordinary: mean and deviation of a vector's cosines with a bank of background."""
+"""How near a query is to one input of several views, and how near it is to ordinary input."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import numpy as np
 
 from agent.types import Array
 
-__all__ = ["ordinary"]
+__all__ = ["nearness", "ordinary"]
 
 CLIP = 3.0  # deviations
+
+
+def nearness(cosines: Array) -> Array:
+    """(...) of the cosines (..., k) of a query with an input's k >= 1 vectors, the whole's first.
+
+    The mean of the whole's and the best: never under the whole's, and just that where it is the
+    only one. The best alone finds what is small as well and loses more of what fills the frame
+    than it wins, for among many parts of an input one looks like anything (docs/adr/0012).
+    """
+    near: Array = (cosines[..., 0] + cosines.max(axis=-1)) / 2
+    return near
 
 
 def ordinary(cosines: Array, dim: int) -> tuple[float, float]:

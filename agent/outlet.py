@@ -141,11 +141,11 @@ class Outlet:
         """To the bulk socket and the log, where there are any."""
         recording = self._recording
         if self._bulk or recording is not None:
-            message, vector = embedding_message(embedding, self._file.agent, self._core.boot_id)
+            message, frames = embedding_message(embedding, self._file.agent, self._core.boot_id)
             if self._bulk:
-                self._send_bulk(message, "embedding", embedding.stream, [vector])
+                self._send_bulk(message, "embedding", embedding.stream, frames)
             if recording is not None:
-                recording.note("/embeddings", logged(message, vector))
+                recording.note("/embeddings", logged(message, frames))
 
     def tell_control(self, request: Request) -> None:
         """A request that has changed something belongs in the log: a replay does it again."""

@@ -31,9 +31,11 @@ __all__ = [
     "Extrinsics",
     "Int64Array",
     "Intrinsics",
+    "Region",
     "Sample",
     "Settings",
     "StreamInfo",
+    "Views",
     "Window",
     "WindowSpec",
     "check_name",
@@ -237,13 +239,49 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A rectangle of a frame: its upper left corner and its size as shares, 0..1, of the frame's
+    width (left, width) and height (top, height).
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Views:
+    """Unit vectors of parts of a frame: vectors float32 (k, dim), k >= 1, each of length 1 within
+    1e-3, read-only; regions: where each was looked at, k of them. Raises BadData.
+    """
+
+    vectors: Float32Array
+    regions: tuple[Region, ...]
+
+    def __post_init__(self) -> None:
+        vectors = self.vectors
+        right = vectors.ndim == 2 and vectors.dtype == np.float32 and len(vectors)
+        if not right or len(vectors) != len(self.regions):
+            raise BadData(
+                f"views: {vectors.dtype}{list(vectors.shape)} with {len(self.regions)} regions, "
+                "expected float32[k >= 1, dim] with k"
+            )
+        norms = np.linalg.norm(vectors, axis=1)
+        if not bool((np.abs(norms - 1) < 1e-3).all()):
+            raise BadData(f"views: lengths are {norms.min():.4f} to {norms.max():.4f}, expected 1")
+        object.__setattr__(self, "vectors", read_only(vectors))
+
+
+@dataclass(frozen=True)
 class Embedding:
     """A unit vector of one space for one stretch of one stream.
 
     space: "name@hash" of the space, so that vectors of two spaces are never compared. vector:
     float32 (dim,), length 1 within 1e-3, read-only. stream: "" for a query's own vector.
     arrival_ns, encoded_ns: when the window's last tick arrived and when the vector was ready.
-    reused: nothing had changed, and the vector is that of an earlier window.
+    reused: nothing had changed, and the vector is that of an earlier window. views: of parts of
+    the frame, where the tower was asked for some; `vector` is always that of the whole.
     """
 
     space: str
@@ -255,6 +293,7 @@ class Embedding:
     arrival_ns: int = 0
     encoded_ns: int = 0
     reused: bool = False
+    views: Views | None = None
 
     def __post_init__(self) -> None:
         norm = float(np.linalg.norm(self.vector))
@@ -263,7 +302,23 @@ class Embedding:
                 f"embedding of {self.stream or self.modality}: {self.vector.dtype}"
                 f"{list(self.vector.shape)} of length {norm:.4f}, expected float32[dim] of length 1"
             )
+        if self.views is not None and self.views.vectors.shape[1] != len(self.vector):
+            raise BadData(
+                f"embedding of {self.stream or self.modality}: views of "
+                f"{self.views.vectors.shape[1]} dimensions, expected {len(self.vector)}"
+            )
         object.__setattr__(self, "vector", read_only(self.vector))
+
+    @property
+    def rows(self) -> Float32Array:
+        """float32 (1 + k, dim): `vector` and those of the k views. k is 0 without views."""
+        own = self.vector[np.newaxis]
+        return own if self.views is None else np.concatenate([own, self.views.vectors])
+
+    @property
+    def regions(self) -> tuple[Region | None, ...]:
+        """Of each of `rows`; None, the first, is the whole."""
+        return (None,) if self.views is None else (None, *self.views.regions)
 
     def cosine(self, other: Embedding) -> float:
         """Cosine in -1..1. Raises SpaceMismatch where the two are of different spaces."""

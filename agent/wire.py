@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from agent.clock import NS_PER_S
+from agent.types import Region
 
 __all__ = [
     "VERSION",
@@ -99,7 +100,8 @@ class Score(WireStruct, frozen=True, kw_only=True):
 
 class Evidence(WireStruct, frozen=True, kw_only=True):
     """One stream's part in an event: what it measured, or why it could say nothing. reused: by
-    the vector of an earlier window, as nothing had changed since.
+    the vector of an earlier window, as nothing had changed since. region: the part of the frame
+    that answers best; None where that is the whole.
     """
 
     stream: str
@@ -111,6 +113,7 @@ class Evidence(WireStruct, frozen=True, kw_only=True):
     window: Span | None = None
     age_ms: float | None = None
     reused: bool = False
+    region: Region | None = None
 
 
 class Latency(WireStruct, frozen=True, kw_only=True):
@@ -262,6 +265,9 @@ class EmbeddingMessage(WireStruct, frozen=True, kw_only=True):
     """A unit vector of one window of one stream. vector: base64 of little-endian float16, in a
     log; on the bus it is empty and the vector is the attachment, in the same form. reused: nothing
     had changed in the window, and the vector is that of an earlier one.
+
+    views: the parts of the frame that have a vector of their own. view_vectors: theirs one after
+    the other, in the form of `vector`; on the bus the second attachment.
     """
 
     v: int = VERSION
@@ -275,6 +281,8 @@ class EmbeddingMessage(WireStruct, frozen=True, kw_only=True):
     window: Span
     vector: str = ""
     reused: bool = False
+    views: list[Region] = []
+    view_vectors: str = ""
     attachments: list[Attachment] = []
     retained: bool = False
 

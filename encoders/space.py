@@ -16,7 +16,7 @@ import numpy as np
 
 from agent.contracts import Encoder, RuntimeOptions, TextEncoder
 from agent.errors import ConfigError, EncodeFailed, ModelMismatch, ModelMissing
-from agent.ordinary import ordinary
+from agent.ordinary import nearness, ordinary
 from agent.types import NAME_PATTERN, Array, Embedding
 from encoders.files import read_file
 from encoders.manifest import (
@@ -159,18 +159,22 @@ class ModelSpace:
     def prior(self, vector: Array, modality: str) -> tuple[float, float]:
         """Mean and deviation of the cosine of a unit `vector` with ordinary input of `modality`.
 
-        As agent.ordinary has it, of the cosines with `background`. Raises as that.
+        As agent.ordinary has it, of the nearness to each of `background`. Raises as that.
         """
-        return ordinary(self.background(modality) @ vector.astype(np.float32), self.dim)
+        bank = self.background(modality)
+        cosines = bank.reshape(-1, self.dim) @ vector.astype(np.float32)
+        return ordinary(nearness(cosines.reshape(bank.shape[:2])), self.dim)
 
     def background(self, modality: str) -> Float32Array:
-        """float32 (n, dim): unit vectors of ordinary input; n is 0 where the folder has none.
+        """float32 (n, k, dim): unit vectors of n pieces of ordinary input, n is 0 where the folder
+        has none. Of each first the whole; k is 1 but for a tower with views, which follow, and the
+        whole again where a piece has fewer than others.
 
         The space's own: not to be written to. Raises ModelMissing or ModelMismatch.
         """
         self._tower(modality)
         bank = self._banks().get(modality)
-        return np.empty((0, self.dim), np.float32) if bank is None else bank
+        return np.empty((0, 1, self.dim), np.float32) if bank is None else bank
 
     def close(self) -> None:
         """Release every tower. Idempotent."""
@@ -197,13 +201,17 @@ class ModelSpace:
             return {}
         path = checked_path(self._folder, entry)
         with np.load(path, allow_pickle=False) as banks:
-            background = {name: banks[name].astype(np.float32) for name in banks.files}
-        for modality, bank in background.items():
-            if bank.ndim != 2 or bank.shape[1] != self.dim or not len(bank):
-                raise ModelMismatch(
-                    f"{path}: {modality} is {list(bank.shape)}, expected [n >= 1, {self.dim}]"
-                )
-        return background
+            found = {name: banks[name].astype(np.float32) for name in banks.files}
+        return {name: self._bank(name, bank, path) for name, bank in found.items()}
+
+    def _bank(self, modality: str, bank: Float32Array, path: Path) -> Float32Array:
+        """As `background` gives it, of an array as the file has it."""
+        tower = self._towers.get(modality)
+        has_views = isinstance(tower, OnnxTower) and tower.has_views
+        if bank.ndim != 2 + has_views or bank.shape[-1] != self.dim or not bank.size:
+            shape = f"n >= 1, k of its views, {self.dim}" if has_views else f"n >= 1, {self.dim}"
+            raise ModelMismatch(f"{path}: {modality} is {list(bank.shape)}, expected [{shape}]")
+        return bank if has_views else bank[:, np.newaxis]
 
 
 def _folder(path: str) -> Path:
@@ -241,6 +249,8 @@ def _identity(
     for modality, entry in entries.items():
         fields = msgspec.to_builtins(entry)
         kept = {name: value for name, value in fields.items() if name not in _NOT_HASHED}
+        if kept.get("views", ...) is None:  # so that a tower without keeps the hash it ever had
+            del kept["views"]
         kept["kind"] = settings.towers[modality]["kind"]
         file = entry.files[entry.chosen(options.precision)]
         kept["sha256"] = file.sha256

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from agent.types import Array, Embedding, Settings, Window, WindowSpec
+from agent.errors import ConfigError
+from agent.types import Array, Embedding, Settings, Views, Window, WindowSpec
 from encoders.manifest import TowerContext, convert
-from encoders.preprocess.base import Float32Array, PerStream, Preparing, Preprocess
+from encoders.preprocess.base import Float32Array, PerStream, Preparing, Preprocess, Squares
+from encoders.preprocess.views import Rows, ViewSettings, rows_of
 from encoders.registry import find_plugin
 from encoders.session import GraphSettings, GraphTower, unit
 
@@ -41,10 +43,13 @@ class OnnxTower(GraphTower):
     """
 
     class Config(GraphSettings, frozen=True, kw_only=True):
-        """preprocess: makes the views. window: what the agent hands over live."""
+        """preprocess: makes the views. window: what the agent hands over live. views: parts of
+        each frame that get a vector of their own, for a preprocessing of pictures; None for none.
+        """
 
         window: WindowSettings
         preprocess: PreprocessSettings
+        views: ViewSettings | None = None
 
     def __init__(self, config: Config, context: TowerContext) -> None:
         """Checks the preprocessing's parameters and opens nothing. Raises ConfigError."""
@@ -61,7 +66,13 @@ class OnnxTower(GraphTower):
         self._preprocess: Preprocess = convert(
             config.preprocess.parameters, plugin, f"{field}.preprocess.parameters"
         )
-        self._views = PerStream(self._preprocess)
+        self._rows = PerStream(self._preprocess)
+        if config.views is not None and not isinstance(self._preprocess, Squares):
+            raise ConfigError(
+                f"{field}.views: preprocess {config.preprocess.name!r} cuts no squares from "
+                "pictures, expected no views"
+            )
+        self._views = config.views
 
     @property
     def modality(self) -> str:
@@ -73,28 +84,34 @@ class OnnxTower(GraphTower):
             self._preprocess.prepare()
         super().load()
 
+    @property
+    def has_views(self) -> bool:
+        """Whether an embedding may have vectors of parts of a frame beside that of the whole."""
+        return self._views is not None
+
     def encode(self, windows: Sequence[Window]) -> list[Embedding]:
-        """One embedding a window, in order: the unit mean of the unit vectors of its views.
+        """One embedding a window, in order: the unit mean of the unit vectors of its views; so
+        that of each part of the frame that the manifest asks for, in the same run.
 
         Raises EncodeFailed for a window the preprocessing cannot use, or where nothing is loaded.
         """
-        views = [self._views(window) for window in windows]
-        if not views:
+        made = [self._rows_of(window) for window in windows]
+        if not made:
             return []
-        vectors = self._vectors(self._batches(np.concatenate(views)))
-        ends = np.cumsum([len(part) for part in views])
-        parts = np.split(vectors, ends[:-1])
+        vectors = self._vectors(self._batches(np.concatenate([each.rows for each in made])))
+        ends = np.cumsum([len(each.rows) for each in made])
         return [
             Embedding(
                 space=self.space,
-                vector=unit(part.mean(axis=0)),
+                vector=unit(own[: each.whole].mean(axis=0)),
                 modality=self.modality,
                 stream=window.stream.name,
                 start_ns=window.start_ns,
                 end_ns=window.end_ns,
                 arrival_ns=window.arrival_ns,
+                views=_views(own, each),
             )
-            for window, part in zip(windows, parts, strict=True)
+            for window, each, own in zip(windows, made, np.split(vectors, ends[:-1]), strict=True)
         ]
 
     def encode_views(self, window: Window) -> Float32Array:
@@ -106,10 +123,24 @@ class OnnxTower(GraphTower):
 
     def close(self) -> None:
         super().close()
-        self._views.clear()
+        self._rows.clear()
 
     def _example(self) -> Array:
         return np.zeros((1, *self._preprocess.shape), np.float32)
+
+    def _rows_of(self, window: Window) -> Rows:
+        whole = self._rows(window)
+        if self._views is None or not isinstance(self._preprocess, Squares):
+            return Rows(whole, len(whole), ())
+        return rows_of(window, whole, self._preprocess, self._views)
+
+
+def _views(vectors: Float32Array, made: Rows) -> Views | None:
+    """The unit vectors of the parts, from those of all rows of a window."""
+    if not made.parts:
+        return None
+    means = np.stack([vectors[list(part.rows)].mean(axis=0) for part in made.parts])
+    return Views(unit(means), tuple(part.region for part in made.parts))
 
 
 PLUGIN = OnnxTower

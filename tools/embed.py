@@ -69,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep each window or crop of a file: float32 (k, dim)",
     )
+    parser.add_argument(
+        "--views",
+        action="store_true",
+        help="the whole file's vector and, after it, those of the parts of the frame that the "
+        "tower's `views` ask for: float32 (1 + k, dim)",
+    )
     parser.add_argument("--precision", help="fp32 or int8 (default: each tower's own)")
     parser.add_argument(
         "--provider",
@@ -86,6 +92,8 @@ def _embed(args: argparse.Namespace) -> dict[str, Array]:
         raise ConfigError("nothing to embed: expected FILES with --modality, or --text")
     if args.files and args.modality is None:
         raise ConfigError("--modality: none given, expected the sense of the files")
+    if args.windows and args.views:
+        raise ConfigError("--windows and --views: both given, expected one of them")
     if args.threads < 1:
         raise ConfigError(f"--threads: {args.threads}, expected at least 1")
     options = RuntimeOptions(
@@ -101,14 +109,15 @@ def _embed(args: argparse.Namespace) -> dict[str, Array]:
     for file in progress(args.files, "embedding"):
         if file in vectors:
             raise ConfigError(f"{file}: named twice, expected each key once")
-        vectors[file] = _file_vector(space, file, args.modality, args.windows)
+        vectors[file] = _file_vector(space, file, args)
     return vectors
 
 
-def _file_vector(space: ModelSpace, file: str, modality: str, windows: bool) -> Array:
-    if windows:
-        return space.embed_views(file, modality)
-    return np.asarray(space.embed_file(file, modality).vector)
+def _file_vector(space: ModelSpace, file: str, args: argparse.Namespace) -> Array:
+    if args.windows:
+        return space.embed_views(file, args.modality)
+    embedding = space.embed_file(file, args.modality)
+    return embedding.rows if args.views else np.asarray(embedding.vector)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,17 @@ example:
 
 The folder has `queries.jsonl`, an object a line: `task`, any name; what is looked for: `text`,
 `image`, `audio` or another sense of the space, or `query`, a file whose sense its folder tells
-(several of them are composed: the unit mean of their vectors); what is searched: `pool`, a folder
+(several of them are composed: the mean of what each finds); what is searched: `pool`, a folder
 whose files are the candidates, or `candidates`, a list of texts; and `relevant`, a list of which of
 these should be found: files, texts or indices from 0, files in the order of their names. Paths are
 below the folder. A folder's sense is its name's (image, images, rgb, audio, depth, thermal, imu,
 ...) or stands in `modalities.json`, an object of folder: sense.
 
-recall@k is the part of the queries with anything relevant among the first k, chance@1 that of a
-random order; of equal scores what is relevant comes last. In brackets: 95 % by bootstrap over the
-queries. tools/make_validation.py makes such a folder.
+A candidate of a tower with views (`views` in space.yaml) is found by its whole and by the best of
+its parts, each part of a composed query by its own. recall@k is the part of the queries with
+anything relevant among the first k, chance@1 that of a random order; of equal scores what is
+relevant comes last. In brackets: 95 % by bootstrap over the queries.
+tools/make_validation.py makes such a folder.
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _embed(space: ModelSpace, folder: Path, queries: Sequence[Query]) -> Vectors:
-    """float32 (k, dim) for each distinct text and file, made once.
+    """float32 (k, dim) for each distinct text and file, made once: the whole's vector, then those
+    of the views that its tower gives.
 
     Raises the error of the file that fails, with the line and task that first asked for it.
     """
@@ -105,16 +108,16 @@ def _embed(space: ModelSpace, folder: Path, queries: Sequence[Query]) -> Vectors
     vectors = {}
     for item, query in progress(asked.items(), "embedding"):
         try:
-            vectors[item] = _vector(space, folder, item)[np.newaxis]
+            vectors[item] = _vectors(space, folder, item)
         except (ConfigError, EncodeFailed) as exc:
             raise ConfigError(f"{query.where}: task {query.task}: {exc}") from exc
     return vectors
 
 
-def _vector(space: ModelSpace, folder: Path, item: Item) -> NDArray[np.float32]:
+def _vectors(space: ModelSpace, folder: Path, item: Item) -> NDArray[np.float32]:
     if item.modality == TEXT:
-        return space.text_encoder().encode([item.value])[0].vector
-    return space.embed_file(str(folder / item.value), item.modality).vector
+        return space.text_encoder().encode([item.value])[0].rows
+    return space.embed_file(str(folder / item.value), item.modality).rows
 
 
 def _score(queries: Sequence[Query], vectors: Vectors) -> dict[str, RetrievalScores]:
@@ -125,7 +128,7 @@ def _score(queries: Sequence[Query], vectors: Vectors) -> dict[str, RetrievalSco
         pool = pools.get(query.candidates)
         if pool is None:
             pool = pools[query.candidates] = Pool([vectors[item] for item in query.candidates])
-        parts = np.concatenate([vectors[item] for item in query.parts])
+        parts = np.concatenate([vectors[item][:1] for item in query.parts])  # what is asked: wholes
         relevant = np.zeros(len(pool), np.bool_)
         relevant[list(query.relevant)] = True
         ranks = relevant_ranks(pool.scores(parts), relevant)

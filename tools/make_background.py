@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from agent.clock import NS_PER_S
 from agent.contracts import RuntimeOptions
 from agent.errors import AgentError, ConfigError
-from agent.types import Array, StreamInfo, Window
+from agent.types import Array, Embedding, StreamInfo, Window
 from encoders.files import read_file
 from encoders.space import open_space
 from tools.npz import write_npz
@@ -82,8 +82,17 @@ def _embed(space_path: str, windows: Sequence[Window]) -> dict[str, NDArray[np.f
         encoder = space.encoder(modality)
         encoder.load()
         own = [window for window in windows if window.stream.modality == modality]
-        banks[modality] = np.array([e.vector for e in encoder.encode(own)], np.float16)
+        banks[modality] = _bank(encoder.encode(own)).astype(np.float16)
     return banks
+
+
+def _bank(embeddings: Sequence[Embedding]) -> NDArray[np.float32]:
+    """(n, dim) or, where the tower gives views, (n, k, dim) as ModelSpace.background has it."""
+    rows = [embedding.rows for embedding in embeddings]
+    if all(embedding.views is None for embedding in embeddings):
+        return np.concatenate(rows)
+    most = max(map(len, rows))
+    return np.stack([np.concatenate([own, *[own[:1]] * (most - len(own))]) for own in rows])
 
 
 def _window(modality: str, data: Array, rate_hz: float | None = None) -> Window:

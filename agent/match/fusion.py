@@ -1,4 +1,7 @@
-"""Hop 5: the newest embedding of each stream against all queries, and what it adds up to."""
+"""Hop 5: the newest embedding of each stream against all queries, and what it adds up to.
+
+An embedding with views answers each query by the whole frame and by the best of its parts.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from agent.contracts import Space
 from agent.errors import SpaceMismatch
 from agent.match.calibration import Float64Array, Null, logistic
 from agent.match.queries import Query
+from agent.ordinary import nearness
 from agent.types import Embedding, StreamInfo
 from agent.wire import Evidence, Score, Span, Time
 
@@ -24,13 +28,16 @@ DECIMALS = 6  # beyond this a cosine differs between machines
 
 @dataclass
 class _Stream:
-    """One stream's null and its newest evidence; arrays are (queries,)."""
+    """One stream's null and its newest evidence; arrays are (queries,). row: of the embedding's
+    `rows`, the one that answers each query best. cosine: by agent.ordinary.nearness.
+    """
 
     info: StreamInfo
     hop_ns: int
     may: NDArray[np.bool_]
     null: Null
     embedding: Embedding | None
+    row: NDArray[np.intp]
     cosine: Float64Array
     z: Float64Array
     score: Float64Array
@@ -123,6 +130,7 @@ class Fusion:
             may=np.array([query.may_answer(info) for query in self.rows], bool),
             null=Null(self._config, mean, deviation),
             embedding=None,
+            row=np.zeros(len(self.rows), np.intp),
             cosine=empty,
             z=empty,
             score=empty,
@@ -144,7 +152,13 @@ class Fusion:
 
     def _see(self, stream: _Stream, embedding: Embedding) -> None:
         stream.embedding = embedding
-        stream.cosine = np.round(self._matrix @ embedding.vector.astype(np.float64), DECIMALS)
+        # A product for each, and not one for all: the whole's is what it is without views, to the
+        # last bit. Of equal ones the first is told, so the whole before its parts.
+        rows = embedding.rows.astype(np.float64)
+        cosines = np.stack([self._matrix @ row for row in rows], axis=1)
+        stream.row = np.round(cosines, DECIMALS).argmax(axis=1)
+        near: Float64Array = nearness(cosines)
+        stream.cosine = np.round(near, DECIMALS)
         stream.z = np.round(stream.null.z(stream.cosine), DECIMALS)
         stream.score = logistic(stream.z, self._config.z_mid, self._config.z_scale) * stream.may
 
@@ -169,4 +183,5 @@ class Fusion:
             window=Span(start=Time.of(seen.start_ns), end=Time.of(seen.end_ns)),
             age_ms=None if fresh else round((now_ns - seen.end_ns) / 1e6, 3),
             reused=seen.reused,
+            region=seen.regions[stream.row[row]],
         )

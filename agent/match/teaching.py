@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from agent.config import GateConfig, MatchConfig
 from agent.errors import ConfigError
 from agent.match.calibration import Float64Array, logistic
-from agent.ordinary import ordinary
+from agent.ordinary import nearness, ordinary
 from agent.types import Array
 
 __all__ = ["ALPHAS", "MAX_EXAMPLES", "Lesson", "Method", "Ridge", "mean_vector", "ridge", "teach"]
@@ -85,7 +85,9 @@ class Lesson:
 def teach(
     examples: Array, negatives: Array, background: Array, method: Method, floor: float
 ) -> Lesson:
-    """A query from unit vectors: examples (1..8, dim), negatives (k, dim), background (m, dim).
+    """A query from unit vectors: examples (1..8, dim), negatives (n, dim), background (m, dim) or,
+    of a tower with views, (m, k, dim) as Space.background gives it: a fit is against the wholes,
+    and what is ordinary counts the views, as matching does.
 
     floor: least deviation, `match.min_deviation`. auto: for one example a prototype, unless there
     are negatives, which a prototype cannot use; else the method with the higher `margin`. Raises
@@ -103,7 +105,7 @@ def teach(
     asked = (
         np.asarray(examples, np.float64),
         np.asarray(negatives, np.float64),
-        np.asarray(background, np.float64),
+        _with_views(np.asarray(background, np.float64)),
         floor,
     )
     if method == "auto" and len(examples) == 1:
@@ -164,10 +166,10 @@ def _prototype(
     z, rank = [], []
     for number in range(len(examples) if len(examples) > 1 else 0):
         without = mean_vector(np.delete(examples, number, axis=0))
-        cosine, others = float(examples[number] @ without), background @ without
+        cosine, others = float(examples[number] @ without), _near(background, without)
         z.append(_z(cosine, ordinary(others, dim), floor))
         rank.append(1 + int((others >= cosine).sum()))
-    own = ordinary(background @ vector, dim)
+    own = ordinary(_near(background, vector), dim)
     return Lesson(
         method="prototype",
         vector=vector.astype(np.float32),
@@ -183,7 +185,7 @@ def _probe(
     examples: Float64Array, negatives: Float64Array, background: Float64Array, floor: float
 ) -> Lesson:
     n, m = len(examples), len(background)
-    features = np.concatenate([examples, background, negatives])
+    features = np.concatenate([examples, background[:, 0], negatives])
     is_example = np.arange(len(features)) < n
     # Half of the weight to either side: a handful of examples against a bank of hundreds.
     weights = np.where(is_example, 0.5 / n, 0.5 / (len(features) - n))
@@ -191,7 +193,9 @@ def _probe(
     # Without the only example nothing is left to fit: that row is not told.
     lengths = np.maximum(np.linalg.norm(fit.without, axis=1), np.finfo(np.float64).tiny)
     cosines = (features * fit.without).sum(axis=1) / lengths
-    others = cosines[n : n + m]
+    without = fit.without[n : n + m, np.newaxis]
+    parts = (background[:, 1:] * without).sum(axis=2) / lengths[n : n + m, np.newaxis]
+    others = nearness(np.concatenate([cosines[n : n + m, np.newaxis], parts], axis=1))
     # The probe was made to push the background down, so that what it gives now is no measure.
     own = ordinary(others, features.shape[1])
     told = cosines[:n] if n > 1 else cosines[:0]
@@ -204,6 +208,17 @@ def _probe(
         negative_z=np.array([_z(float(c), own, floor) for c in cosines[n + m :]], np.float64),
         background=m,
     )
+
+
+def _with_views(background: Float64Array) -> Float64Array:
+    """(m, k, dim) also of (m, dim), where k is 1."""
+    return background if background.ndim == 3 else background[:, np.newaxis]
+
+
+def _near(background: Float64Array, vector: Float64Array) -> Float64Array:
+    """(m,): the nearness of each of (m, k, dim)."""
+    count, views, dim = background.shape
+    return nearness((background.reshape(-1, dim) @ vector).reshape(count, views))
 
 
 def _z(cosine: float, null: tuple[float, float], floor: float) -> float:

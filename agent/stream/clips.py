@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from agent.types import Embedding
+from agent.types import Embedding, Views
 
 __all__ = ["Clips"]
 
@@ -27,16 +27,29 @@ class Clips:
         self._span_hops = count + SLACK_HOPS
 
     def mean(self, clip: Embedding, hop_ns: int) -> Embedding:
-        """`clip`, the newest, with the vector of all that count, from the start of the oldest."""
+        """`clip`, the newest, with the vector of all that count, from the start of the oldest.
+
+        So with each view, where all have the same; else there are none: frames of another size.
+        """
         self._newest.append(clip)
         while clip.end_ns - self._newest[0].end_ns > self._span_hops * hop_ns:
             self._newest.popleft()
         if len(self._newest) == 1:
             return clip
+        same = all(each.regions == clip.regions for each in self._newest)
+        views = clip.views if same else None
+        count = 1 + len(views.regions) if views else 1
         # float64 and always from oldest to newest: the same in a replay to the last bit.
-        total = np.stack([each.vector for each in self._newest]).sum(axis=0, dtype=np.float64)
-        length = float(np.linalg.norm(total))
-        if length < LEAST_LENGTH * len(self._newest):
+        totals = np.stack([each.rows[:count] for each in self._newest]).sum(
+            axis=0, dtype=np.float64
+        )
+        lengths = np.array([np.linalg.norm(total) for total in totals])
+        if lengths.min() < LEAST_LENGTH * len(self._newest):
             return clip
-        vector = (total / length).astype(np.float32)
-        return replace(clip, vector=vector, start_ns=self._newest[0].start_ns)
+        rows = (totals / lengths[:, np.newaxis]).astype(np.float32)
+        return replace(
+            clip,
+            vector=rows[0],
+            views=Views(rows[1:], views.regions) if views else None,
+            start_ns=self._newest[0].start_ns,
+        )

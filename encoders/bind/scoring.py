@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import ConfigError
+from agent.ordinary import nearness
 
 __all__ = [
     "INTERVAL",
@@ -62,7 +63,9 @@ class Pool:
     """The vectors of candidates, each of one or several views, to be scored against queries."""
 
     def __init__(self, candidates: Sequence[NDArray[np.float32]]) -> None:
-        """candidates: float32 (k >= 1, dim) unit vectors each, copied. Raises ConfigError: none."""
+        """candidates: float32 (k >= 1, dim) unit vectors each, the whole's first, copied. Raises
+        ConfigError: none.
+        """
         if not candidates:
             raise ConfigError("pool: 0 candidates, expected at least 1")
         self._views = np.concatenate(candidates).astype(np.float64)
@@ -74,14 +77,17 @@ class Pool:
     def scores(self, parts: NDArray[np.float32]) -> Float64Array:
         """float64 (n,): of a query of one or several parts, float32 (p, dim) unit vectors.
 
-        Each part's cosine with a candidate is that of the best of its views; a candidate's score
-        is the mean over the parts. With one view each this orders candidates exactly as the cosine
-        with the unit mean of the parts does, from which it differs by the length of their mean;
-        with several, each part may find its own view.
+        Each part's nearness to a candidate is the mean of its cosines with the whole and with the
+        best of the views (agent.ordinary.nearness); a candidate's score is the mean over the parts.
+        With one view each this orders candidates exactly as the cosine with the unit mean of the
+        parts does, from which it differs by the length of their mean; with several, each part may
+        find its own view.
         """
         cosines = parts.astype(np.float64) @ self._views.T
-        best: Float64Array = np.maximum.reduceat(cosines, self._starts, axis=1).mean(axis=0)
-        return best
+        best = np.maximum.reduceat(cosines, self._starts, axis=1)
+        near = nearness(np.stack([cosines[:, self._starts], best], axis=-1))
+        scores: Float64Array = near.mean(axis=0)
+        return scores
 
 
 def relevant_ranks(scores: Float64Array, relevant: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ __all__ = [
     "PerStream",
     "Preparing",
     "Preprocess",
+    "Square",
+    "Squares",
     "Streaming",
     "bad_ticks",
     "span_s",
@@ -67,6 +69,22 @@ class Streaming(Preprocess, Protocol):
         rounding that its docstring names, and depends on nothing but the windows it is called
         with. One call at a time.
         """
+
+
+class Square(NamedTuple):
+    """A part of a frame, in pixels from its upper left corner."""
+
+    left: int
+    top: int
+    side: int
+
+
+@runtime_checkable
+class Squares(Preprocess, Protocol):
+    """One of pictures (n, height, width, ...) that looks at each frame in squares, in turn."""
+
+    def squares(self, height: int, width: int) -> list[Square]:
+        """Which it cuts from a frame, a view each. Of a square frame it is that frame alone."""
 
 
 class PerStream:

@@ -19,7 +19,7 @@ from PIL import Image
 from agent.errors import EncodeFailed
 from agent.extras import needs_extra
 from agent.types import Settings, Window, read_only
-from encoders.preprocess.base import Float32Array
+from encoders.preprocess.base import Float32Array, Square
 
 __all__ = [
     "CLIP_MEAN",
@@ -28,6 +28,7 @@ __all__ = [
     "Resize",
     "SquareSettings",
     "centre_offset",
+    "centre_square",
     "check_aspect",
     "resized_size",
 ]
@@ -64,6 +65,10 @@ class SquareSettings(Settings, frozen=True, kw_only=True):
             with needs_extra("imagebind"):
                 import cv2  # noqa: F401 - only whether it is there
 
+    def squares(self, height: int, width: int) -> list[Square]:
+        """As `base.Squares`: the centre alone."""
+        return [centre_square(height, width)]
+
     def square(self, frame: Pixels) -> Pixels:
         """uint8 (height, width[, 3]) to (size, size[, 3]), newly made."""
         return _exact(frame, self.size) if self.resize == "exact" else _fast(frame, self.size)
@@ -91,6 +96,12 @@ def resized_size(width: int, height: int, size: int) -> tuple[int, int]:
 def centre_offset(length: int, size: int) -> int:
     """Where a centre crop starts; halves go to the even number, as torchvision's do."""
     return round((length - size) / 2)
+
+
+def centre_square(height: int, width: int) -> Square:
+    """What CLIP's square shows of a frame, to the nearest pixel."""
+    side = min(height, width)
+    return Square((width - side) // 2, (height - side) // 2, side)
 
 
 def _exact(frame: Pixels, size: int) -> Pixels:

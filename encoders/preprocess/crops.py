@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agent.types import Settings
+from encoders.preprocess.base import Square
 
-__all__ = ["PictureSettings", "crop_offsets", "square_crops"]
+__all__ = ["PictureSettings", "crop_offsets", "short_side_squares", "square_crops"]
 
 # Below the first, one centre square shows nearly all of a frame; between it and the second, two
 # squares overlap so little of the middle that a third is put there.
@@ -34,6 +35,10 @@ class PictureSettings(Settings, frozen=True, kw_only=True):
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self.mean), self.size, self.size)
+
+    def squares(self, height: int, width: int) -> list[Square]:
+        """As `base.Squares`: by `crop_offsets`."""
+        return short_side_squares(height, width)
 
     def views(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (n, height, width) or (n, height, width, 3) to float32 (k, channels, size, size):
@@ -65,17 +70,22 @@ def crop_offsets(width: int, height: int) -> list[int]:
     return offsets
 
 
+def short_side_squares(height: int, width: int) -> list[Square]:
+    """Those of the whole short side, by `crop_offsets`, from the left or the top."""
+    short = min(height, width)
+    offsets = crop_offsets(width, height)
+    if width > height:
+        return [Square(offset, 0, short) for offset in offsets]
+    return [Square(0, offset, short) for offset in offsets]
+
+
 def square_crops(
     frame: NDArray[np.uint8], size: int, reducing_gap: float | None
 ) -> NDArray[np.uint8]:
     """uint8 (height, width[, 3]) to (k, size, size[, 3]), Lanczos."""
-    height, width = frame.shape[:2]
-    short = min(width, height)
     crops: list[NDArray[Any]] = []
-    for offset in crop_offsets(width, height):
-        square = (
-            frame[:, offset : offset + short] if width > height else frame[offset : offset + short]
-        )
+    for left, top, side in short_side_squares(*frame.shape[:2]):
+        square = frame[top : top + side, left : left + side]
         resized = Image.fromarray(np.ascontiguousarray(square)).resize(
             (size, size), Image.Resampling.LANCZOS, reducing_gap=reducing_gap
         )

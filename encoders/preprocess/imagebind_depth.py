@@ -21,8 +21,13 @@ from numpy.typing import NDArray
 from agent.errors import EncodeFailed
 from agent.extras import needs_extra
 from agent.types import Settings, Window, read_only
-from encoders.preprocess.base import Float32Array, bad_ticks
-from encoders.preprocess.clip_pictures import centre_offset, check_aspect, resized_size
+from encoders.preprocess.base import Float32Array, Square, bad_ticks
+from encoders.preprocess.clip_pictures import (
+    centre_offset,
+    centre_square,
+    check_aspect,
+    resized_size,
+)
 
 __all__ = ["PLUGIN", "ImageBindDepth"]
 
@@ -53,6 +58,10 @@ class ImageBindDepth(Settings, frozen=True, kw_only=True):
     @property
     def shape(self) -> tuple[int, ...]:
         return (1, self.size, self.size)
+
+    def squares(self, height: int, width: int) -> list[Square]:
+        """As `base.Squares`: the centre alone."""
+        return [centre_square(height, width)]
 
     def prepare(self) -> None:
         """Raises ConfigError where the extra `imagebind` is missing."""

@@ -60,6 +60,19 @@ class EncoderContract:
             assert (embedding.start_ns, embedding.end_ns) == (window.start_ns, window.end_ns)
             assert embedding.arrival_ns == window.arrival_ns
 
+    def test_the_whole_comes_before_its_views(
+        self, encoder: Encoder, windows: list[Window]
+    ) -> None:
+        for embedding in encoder.encode(windows):
+            np.testing.assert_array_equal(embedding.rows[0], embedding.vector)
+            whole, *parts = embedding.regions
+            assert whole is None
+            assert len(embedding.rows) == 1 + len(parts)
+            for part in parts:
+                assert part is not None
+                assert 0 <= part.left < part.left + part.width <= 1 + 1e-5
+                assert 0 <= part.top < part.top + part.height <= 1 + 1e-5
+
     def test_tells_windows_apart(self, encoder: Encoder, windows: list[Window]) -> None:
         found = vectors(encoder.encode(windows))
         cosines = (found @ found.T)[~np.eye(len(found), dtype=bool)]

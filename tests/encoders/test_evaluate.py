@@ -254,13 +254,13 @@ def test_each_distinct_file_is_embedded_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[Item] = []
-    real: Callable[..., Any] = evaluate._vector
+    real: Callable[..., Any] = evaluate._vectors
 
     def counted(space: Any, data: Path, item: Item) -> Any:
         seen.append(item)
         return real(space, data, item)
 
-    monkeypatch.setattr(evaluate, "_vector", counted)
+    monkeypatch.setattr(evaluate, "_vectors", counted)
     write(folder, line(), line(image="images/red.png"), line(text="blue", task="u"))
     assert main(["retrieval", "--data", str(folder)]) == 0
     assert len(seen) == len(set(seen)) == 5

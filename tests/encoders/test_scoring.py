@@ -102,12 +102,23 @@ def test_one_view_each_orders_as_the_unit_mean_of_the_parts(
 
 def test_each_part_may_find_its_own_view() -> None:
     dog, clock, sea = np.eye(3, dtype=np.float32)
-    both = np.stack([dog, clock])  # two tiles of one picture
     blend = unit([1, 1, 0])
-    pool = Pool([blend, both, sea[np.newaxis]])
+    tiled = np.concatenate([blend, np.stack([dog, clock])])  # a picture of both and two tiles of it
+    pool = Pool([blend, tiled, sea[np.newaxis]])
     assert len(pool) == 3
-    np.testing.assert_allclose(pool.scores(np.stack([dog, clock])), [2**-0.5, 1, 0], atol=1e-6)
-    np.testing.assert_allclose(pool.scores(dog[np.newaxis]), [2**-0.5, 1, 0], atol=1e-6)
+    whole = 2**-0.5
+    expected = [whole, (whole + 1) / 2, 0]
+    np.testing.assert_allclose(pool.scores(np.stack([dog, clock])), expected, atol=1e-6)
+    np.testing.assert_allclose(pool.scores(dog[np.newaxis]), expected, atol=1e-6)
+
+
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_a_view_more_is_never_further_away(parts: int, views: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    query = unit(*rng.normal(size=(parts, 16)).tolist())
+    candidate = unit(*rng.normal(size=(views, 16)).tolist())
+    scores = [Pool([candidate[:k]]).scores(query)[0] for k in range(1, views + 1)]
+    assert (np.diff(scores) >= -1e-12).all()  # products of other shapes round in other ways
 
 
 def test_nothing_to_score_is_said() -> None:

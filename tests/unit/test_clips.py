@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,7 @@ from agent.stream.clips import Clips
 from agent.stream.lane import Lane
 from agent.stream.ring import Ring
 from agent.stream.windows import Windows
-from agent.types import Array, Embedding
+from agent.types import Array, Embedding, Region, Views
 from tests.fakes.streams import block, stream
 from tests.unit.test_lane import FakeEncoder
 
@@ -92,3 +93,33 @@ def test_a_lane_averages_each_stream_by_itself_and_encodes_each_clip_once() -> N
         angles = [np.arctan2(e.vector[1], e.vector[0]) for e in own]
         np.testing.assert_allclose(angles, [0.1, 0.15, 0.2, 0.3, 0.4, 0.5], atol=1e-6)
     assert all(a.end_ns <= b.end_ns for a, b in pairwise(told))
+
+
+def viewed(end_ns: int, rows: Array, *widths: float) -> Embedding:
+    """An embedding whose whole is the first of `rows`, and its views the rest."""
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    views = Views(rows[1:], tuple(Region(0.0, 0.0, width, 1.0) for width in widths))
+    return replace(embedding(end_ns, rows[0]), views=views)
+
+
+def test_each_view_has_its_own_mean() -> None:
+    clips = Clips(2)
+    frames = [viewed(i * HOP, vectors(3, i), 0.25, 0.5) for i in (1, 2)]
+    clips.mean(frames[0], HOP)
+    told = clips.mean(frames[1], HOP)
+    mean = np.mean([frame.rows for frame in frames], axis=0, dtype=np.float64)
+    np.testing.assert_allclose(
+        told.rows, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-6
+    )
+    assert told.regions == frames[1].regions
+
+
+def test_frames_of_another_size_have_no_parts_in_common() -> None:
+    clips = Clips(2)
+    first, second = viewed(HOP, vectors(3, 1), 0.25, 0.5), viewed(2 * HOP, vectors(2, 2), 0.5)
+    assert clips.mean(first, HOP) is first
+    told = clips.mean(second, HOP)
+    assert told.views is None
+    whole = Clips(2)
+    whole.mean(replace(first, views=None), HOP)
+    np.testing.assert_array_equal(told.vector, whole.mean(replace(second, views=None), HOP).vector)

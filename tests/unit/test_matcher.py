@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,8 @@ from agent.config import GateConfig, MatchConfig, QueryConfig
 from agent.errors import SpaceMismatch
 from agent.match.matcher import EventContext, Matcher
 from agent.match.queries import QuerySet
-from agent.types import StreamInfo
-from agent.wire import ClockState, Event, Model
+from agent.types import Region, StreamInfo, Views
+from agent.wire import ClockState, Event, Evidence, Model
 from tests.fakes.space import FakeSpace, embed_query, seen
 from tests.fakes.streams import stream
 
@@ -369,3 +371,67 @@ def test_quiet_windows_are_learned_and_an_events_are_not() -> None:
         rig.at(3.0 + n / 2, glass=LOUD)
     (again,) = rig.matcher.scores(0)
     assert again.score.quiet_hours == message.score.quiet_hours
+
+
+def parts(*cosines: float) -> Views:
+    """Views whose cosines with "glass" are as given, side by side from the left."""
+    width = 1 / len(cosines)
+    vectors = np.stack([seen("cam", 0, {"glass": cosine}).vector for cosine in cosines])
+    return Views(vectors, tuple(Region(i * width, 0.0, width, 1.0) for i in range(len(cosines))))
+
+
+def look(rig: Rig, whole: float, *cosines: float) -> Evidence:
+    """What the camera's evidence for "glass" is of a frame and its parts."""
+    rig.clock.advance_to_ns(NS_PER_S)
+    frame = seen("cam", NS_PER_S, {"glass": whole})
+    rig.matcher.observe(replace(frame, views=parts(*cosines)) if cosines else frame)
+    (message,) = rig.matcher.scores(NS_PER_S)
+    return next(evidence for evidence in message.evidence if evidence.stream == "cam")
+
+
+def test_the_best_part_of_a_frame_answers_with_the_whole_and_is_told() -> None:
+    evidence = look(Rig(text("glass")), 0.2, 0.1, 0.6, 0.3)
+    assert evidence.cosine == 0.4, "the mean of the whole's 0.2 and the best part's 0.6"
+    assert evidence.z == 4.0
+    assert evidence.region == Region(1 / 3, 0.0, 1 / 3, 1.0)
+
+
+def test_each_query_has_the_part_that_answers_it() -> None:
+    rig = Rig(text("glass"), text("dog"))
+    rig.clock.advance_to_ns(NS_PER_S)
+    both = [seen("cam", 0, {word: 0.8}).vector for word in ("glass", "dog")]
+    regions = (Region(0, 0, 0.5, 1), Region(0.5, 0, 0.5, 1))
+    frame = seen("cam", NS_PER_S, {"glass": 0.4, "dog": 0.4})
+    (started, other) = rig.matcher.observe(replace(frame, views=Views(np.stack(both), regions)))
+    assert (started.query.id, other.query.id) == ("glass", "dog")
+    assert started.evidence[0].region == regions[0]
+    assert other.evidence[0].region == regions[1]
+
+
+@given(
+    whole=st.floats(-0.9, 0.9),
+    cosines=st.lists(st.floats(-0.9, 0.9), min_size=1, max_size=5),
+)
+def test_parts_never_make_a_frame_further_away(whole: float, cosines: list[float]) -> None:
+    plain = look(Rig(text("glass")), whole)
+    assert plain.region is None
+    viewed = look(Rig(text("glass")), whole, *cosines)
+    assert plain.cosine is not None
+    assert viewed.cosine is not None
+    assert viewed.cosine >= plain.cosine
+    if max(cosines) <= whole:
+        assert viewed == plain, "nothing is nearer than the whole"
+
+
+def test_what_a_stream_learns_counts_its_views() -> None:
+    """Else a tower with views would seem to see something in every ordinary frame."""
+    rig = Rig(text("glass"), prior_windows=5)
+    for number in range(1, 200):
+        rig.clock.advance_to_ns(number * HOP_NS)
+        frame = seen("cam", number * HOP_NS, {"glass": 0.0})
+        rig.matcher.observe(replace(frame, views=parts(0.2, 0.0)))
+    (message,) = rig.matcher.scores(number * HOP_NS)
+    (camera,) = (evidence for evidence in message.evidence if evidence.stream == "cam")
+    assert camera.cosine == 0.1
+    assert camera.z is not None
+    assert abs(camera.z) < 0.2, "0.1 is one deviation of what the prior has"

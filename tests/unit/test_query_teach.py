@@ -32,7 +32,7 @@ class Rig:
         for info in (stream("microphone", "audio"), stream("camera", "image")):
             self.core.matcher.add_stream(info, HOP_NS)
         self.rng = np.random.default_rng(0)
-        self.sound = self.core.space.background("audio").mean(axis=0) + self._noise(0.5)
+        self.sound = self.core.space.background("audio")[:, 0].mean(axis=0) + self._noise(0.5)
         self.end_ns = 0
 
     def _noise(self, size: float) -> Any:
@@ -43,7 +43,7 @@ class Rig:
         events = []
         for _ in range(count):
             self.end_ns += HOP_NS
-            bank = self.core.space.background("audio")
+            bank = self.core.space.background("audio")[:, 0]
             vector = self.sound if heard else bank[self.rng.integers(len(bank))]
             vector = vector + self._noise(0.1)
             vector = (vector / np.linalg.norm(vector)).astype(np.float32)

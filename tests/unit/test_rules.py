@@ -44,7 +44,7 @@ PINNED = {
     "agent.match.teaching": [
         "ALPHAS", "MAX_EXAMPLES", "Lesson", "Method", "Ridge", "mean_vector", "ridge", "teach",
     ],
-    "agent.ordinary": ["ordinary"],
+    "agent.ordinary": ["nearness", "ordinary"],
     "agent.redact": ["is_url", "redact", "redact_text"],
     "agent.plugins": ["find", "list_spaces", "load", "open_space"],
     "agent.stream.budget": ["GRACE_NS", "Budget", "HopReason"],
@@ -58,8 +58,9 @@ PINNED = {
     "agent.stream.windows": ["WindowCounts", "Windows"],
     "agent.supervise": ["ChildProcess", "ThreadGroup"],
     "agent.types": [
-        "NAME_PATTERN", "Array", "Embedding", "Extrinsics", "Int64Array", "Intrinsics", "Sample",
-        "Settings", "StreamInfo", "Window", "WindowSpec", "check_name", "read_only", "slug",
+        "NAME_PATTERN", "Array", "Embedding", "Extrinsics", "Int64Array", "Intrinsics", "Region",
+        "Sample", "Settings", "StreamInfo", "Views", "Window", "WindowSpec", "check_name",
+        "read_only", "slug",
     ],
     "agent.contracts": ["Device", "Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder"],
     "agent.wire": [

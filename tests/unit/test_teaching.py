@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from agent.config import GateConfig, MatchConfig
 from agent.errors import ConfigError
 from agent.match.teaching import ALPHAS, Lesson, Method, mean_vector, ridge, teach
-from agent.ordinary import ordinary
+from agent.ordinary import nearness, ordinary
 
 FLOOR = 1e-6
 NONE = np.empty((0, 16))
@@ -212,3 +212,21 @@ def test_a_mean_is_of_unit_length() -> None:
     assert mean_vector([np.array([1.0, 0.0]), np.array([0.0, 1.0])]) == pytest.approx(
         [0.5**0.5] * 2
     )
+
+
+@pytest.mark.parametrize("method", ["prototype", "ridge"])
+def test_a_background_of_views_is_counted_as_matching_does(method: Method) -> None:
+    rng = np.random.default_rng(6)
+    examples, wholes = units(rng, 4, 64, near=1.0), units(rng, 80, 64)
+    parts = units(rng, 80 * 3, 64).reshape(80, 3, 64)
+    bank = np.concatenate([wholes[:, np.newaxis], parts], axis=1)
+    none = np.empty((0, 64))
+    plain = teach(examples, none, wholes, method, 0.02)
+    viewed = teach(examples, none, bank, method, 0.02)
+    np.testing.assert_array_equal(viewed.vector, plain.vector)
+    assert viewed.ordinary[0] > plain.ordinary[0], "one part of three is nearer than the whole"
+    if method == "prototype":
+        near = nearness(bank @ viewed.vector.astype(np.float64))
+        assert viewed.ordinary == pytest.approx(ordinary(near, 64), abs=1e-6)
+    same = teach(examples, none, np.repeat(wholes[:, np.newaxis], 3, axis=1), method, 0.02)
+    assert same.ordinary == pytest.approx(plain.ordinary, abs=1e-12)

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BadData, ConfigError, SpaceMismatch
-from agent.types import Embedding, Sample, Window, WindowSpec, check_name, read_only, slug
+from agent.types import (
+    Embedding,
+    Region,
+    Sample,
+    Views,
+    Window,
+    WindowSpec,
+    check_name,
+    read_only,
+    slug,
+)
 from tests.fakes.streams import block, stream
 
 INFO = stream()
@@ -95,6 +105,33 @@ def test_a_window_spec_is_checked_at_birth(spec: tuple[float, float, int | None]
 def test_an_embedding_is_a_unit_vector(vector: Any) -> None:
     with pytest.raises(BadData, match=r"^embedding of mic: .*expected float32\[dim\] of length 1"):
         Embedding("a@1", vector, "audio", "mic")
+
+
+@pytest.mark.parametrize(
+    ("vectors", "count", "said"),
+    [
+        (np.eye(2, dtype=np.float32), 1, r"float32\[2, 2\] with 1 regions, expected float32"),
+        (np.eye(2), 2, r"float64\[2, 2\] with 2 regions"),
+        (np.empty((0, 2), np.float32), 0, r"float32\[0, 2\] with 0 regions"),
+        (np.ones(2, np.float32), 1, r"float32\[2\] with 1 regions"),
+        (np.eye(2, dtype=np.float32) * 2, 2, r"lengths are 2.0000 to 2.0000, expected 1"),
+        (np.full((1, 2), np.nan, np.float32), 1, "lengths are nan"),
+    ],
+)
+def test_views_are_unit_vectors_with_a_region_each(vectors: Any, count: int, said: str) -> None:
+    with pytest.raises(BadData, match=f"^views: {said}"):
+        Views(vectors, (Region(0, 0, 1, 1),) * count)
+
+
+def test_an_embedding_has_the_whole_before_its_views() -> None:
+    whole, regions = np.array([0, 1, 0], np.float32), (Region(0, 0, 0.5, 1), Region(0.5, 0, 0.5, 1))
+    parts = Views(np.eye(3, dtype=np.float32)[[0, 2]], regions)
+    embedding = Embedding("a@1", whole, "image", views=parts)
+    np.testing.assert_array_equal(embedding.rows, np.eye(3)[[1, 0, 2]])
+    assert embedding.regions == (None, *regions)
+    assert not parts.vectors.flags.writeable
+    with pytest.raises(BadData, match="views of 3 dimensions, expected 2"):
+        Embedding("a@1", np.array([0, 1], np.float32), "image", views=parts)
 
 
 def test_vectors_of_two_spaces_are_never_compared() -> None:
