@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from agent.errors import ConfigError
 from agent.extras import needs_extra
@@ -21,13 +22,25 @@ with needs_extra("bind"):
     from torch import Tensor
     from torch.nn import functional
 
-__all__ = ["AUGMENTS", "augment_for", "grid", "log_mel", "motion", "picture", "signal"]
+__all__ = [
+    "AUGMENTS",
+    "Mix",
+    "Mixed",
+    "augment_for",
+    "grid",
+    "log_mel",
+    "mix_log_mel",
+    "motion",
+    "picture",
+    "signal",
+]
 
 SPEED = (0.85, 1.18)
 GAIN_DB = 10.0
 NOISE_RMS = (1e-4, 2e-2)  # of full scale, for sound of RMS 0.1
 MEL_GAIN = 100.0 / 4  # power in a mel band (area 100) over noise variance, for a Hann window: about
 MIX_CHANCE, MIX_GAIN = 0.4, (0.02, 0.3)  # another clip as background, in power
+BAND_SHIFT = 0.05  # of the bands, each way: another voice, another size of animal
 TILT_DB = 6.0  # from the lowest band to the highest, each way
 MASK = 1 / 6  # of an axis, at most
 
@@ -43,12 +56,27 @@ Generator = torch.Generator
 Augment = Callable[[Tensor, Generator], Tensor]
 
 
+class Mixed(NamedTuple):
+    """views: (n, ...), each mixed with that of the batch's number `other`, int64 (n,). share:
+    float (n,), 0.5..1, of its own; 1 where nothing was mixed in.
+    """
+
+    views: Tensor
+    other: Tensor
+    share: Tensor
+
+
+Mix = Callable[[Tensor, Generator], Mixed]
+
+
 def log_mel(views: Tensor, rng: Generator) -> Tensor:
-    """(n, 1, bands, frames) of encoders.preprocess.audio: speed, place, a quieter clip behind it,
-    gain, spectral tilt, noise, and one band and one stretch of time silent.
+    """(n, 1, bands, frames) of encoders.preprocess.audio: speed, place, pitch, a quieter clip
+    behind it, gain, spectral tilt, noise, and one band and one stretch of time silent.
     """
     count, _, bands, frames = views.shape
     moved = _warp_time(views, _uniform(count, *SPEED, rng), _uniform(count, -0.25, 0.25, rng))
+    pitch = _uniform(count, -BAND_SHIFT, BAND_SHIFT, rng)
+    moved = _warp_time(moved.mT, torch.ones(count), pitch).mT
     power = (moved * LOG_SCALE - LOG_OFFSET).exp()
     behind = power[torch.randperm(count, generator=rng)]
     share = _uniform(count, *MIX_GAIN, rng) * (_uniform(count, 0, 1, rng) < MIX_CHANCE)
@@ -65,6 +93,21 @@ def log_mel(views: Tensor, rng: Generator) -> Tensor:
     power = power * _mask(count, bands, rng)[:, None, :, None]
     power = power * _mask(count, frames, rng)[:, None, None, :]
     return ((power + POWER_FLOOR).log() + LOG_OFFSET) / LOG_SCALE
+
+
+def mix_log_mel(views: Tensor, rng: Generator, chance: float) -> Mixed:
+    """Views as of `log_mel`, with `chance` each heard together with another of them: amplitudes in
+    the ratio share to 1 - share, the power of the whole kept (Tokozume et al. 2018, "Learning from
+    Between-class Examples", arXiv:1711.10282, for sounds of one loudness).
+    """
+    count = len(views)
+    other = torch.randperm(count, generator=rng)
+    mixed = _uniform(count, 0, 1, rng) < chance
+    share = torch.where(mixed, _uniform(count, 0.5, 1, rng), 1.0)
+    power = (views * LOG_SCALE - LOG_OFFSET).exp()
+    own, added = _wide(share**2, views), _wide((1 - share) ** 2, views)
+    power = (own * power + added * power[other]) / (own + added)
+    return Mixed((power.clamp_min(POWER_FLOOR).log() + LOG_OFFSET) / LOG_SCALE, other, share)
 
 
 def motion(views: Tensor, rng: Generator) -> Tensor:

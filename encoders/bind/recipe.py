@@ -18,6 +18,7 @@ import yaml
 from agent.errors import ConfigError
 from agent.extras import needs_extra
 from agent.types import Int64Array, Settings
+from encoders.bind.augment import Mix
 from encoders.bind.examples import Examples
 from encoders.bind.losses import anchor_cross_entropy, cosine_regression, soft_targets
 from encoders.bind.recall import embed
@@ -61,8 +62,9 @@ class LabelRecipe(Settings, frozen=True, kw_only=True):
     size, seed: as towers.build. window, preprocess: as in space.yaml. dev: share of the recordings
     that may be trained on by which the weights are chosen; None trains on all of them and keeps
     the last weights, where people or recordings are too few to spare any. own_share: of a soft
-    target on the own class. regression: weight of 1 - cosine to a random text of the class. texts:
-    by label.
+    target on the own class. regression: weight of 1 - cosine to a random text of the class. mixed:
+    chance that a sound is heard together with another one, and is to be found by both. texts: by
+    label.
     """
 
     size: Size
@@ -73,6 +75,7 @@ class LabelRecipe(Settings, frozen=True, kw_only=True):
     train: TrainConfig
     own_share: _Share
     regression: Annotated[float, msgspec.Meta(ge=0)]
+    mixed: _Share = 0.0
     texts: dict[str, Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]]
 
     def __post_init__(self) -> None:
@@ -141,8 +144,10 @@ def label_bank(texts: Mapping[str, Sequence[str]], encode: Encode) -> Bank:
     return Bank(tuple(texts), anchors.astype(np.float32), vectors.astype(np.float32))
 
 
-def labelled(records: Sequence[Record], preprocess: Preprocess, bank: Bank) -> Labelled:
-    """The views of `records`, each with its class's anchor.
+def labelled(
+    records: Sequence[Record], preprocess: Preprocess, bank: Bank, most: int | None = None
+) -> Labelled:
+    """The first `most` views of each of `records`, or all, each with its class's anchor.
 
     Raises ConfigError for a label that the bank lacks, and what reading a record raises.
     """
@@ -157,7 +162,7 @@ def labelled(records: Sequence[Record], preprocess: Preprocess, bank: Bank) -> L
             raise ConfigError(
                 f"{record.recording}: label {record.label!r} has no texts, expected some"
             )
-        own = preprocess(record.window())
+        own = preprocess(record.window())[:most]
         views.extend(own)
         rows.extend([(groups[record.recording], numbers[record.label], number)] * len(own))
     table = np.array(rows, np.int64).reshape(-1, 3)
@@ -166,26 +171,36 @@ def labelled(records: Sequence[Record], preprocess: Preprocess, bank: Bank) -> L
 
 
 def bank_objective(
-    bank: Bank, own_share: float, regression: float, augment: Augment | None = None
+    bank: Bank,
+    own_share: float,
+    regression: float,
+    augment: Augment | None = None,
+    mix: Mix | None = None,
 ) -> Objective:
     """Cross-entropy over the bank's anchors with soft targets, and 1 - cosine to a random text of
-    the class. augment: views of a batch, changed.
+    the class. mix: views of a batch put together by twos, before `augment` changes them; targets
+    are in the same proportion.
     """
     anchors, texts = torch.from_numpy(bank.anchors), torch.from_numpy(bank.texts)
     targets = soft_targets(torch.eye(len(anchors)), anchors, own_share, TARGET_TEMPERATURE)
 
     def loss(tower: nn.Module, batch: Batch, scale: Tensor, generator: torch.Generator) -> Tensor:
-        views = batch.views if augment is None else augment(batch.views, generator)
-        vectors = tower(views)
-        device = vectors.device
+        views, device = batch.views, batch.views.device
         drawn = torch.randint(
             texts.shape[1], batch.labels.shape, generator=generator, device=device
         )
-        own = texts.to(device)[batch.labels, drawn]
-        contrast = anchor_cross_entropy(
-            vectors, anchors.to(device), targets.to(device)[batch.labels], scale
-        )
-        return contrast + regression * cosine_regression(vectors, own)
+        text = texts.to(device)[batch.labels, drawn]
+        target = targets.to(device)[batch.labels]
+        if mix is not None:
+            views, other, share = mix(views, generator)
+            own = share[:, None]
+            text = nn.functional.normalize(own * text + (1 - own) * text[other], dim=1)
+            target = own * target + (1 - own) * target[other]
+        if augment is not None:
+            views = augment(views, generator)
+        vectors = tower(views)
+        contrast = anchor_cross_entropy(vectors, anchors.to(device), target, scale)
+        return contrast + regression * cosine_regression(vectors, text)
 
     return loss
 

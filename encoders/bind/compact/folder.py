@@ -48,6 +48,8 @@ TABLE_FILE = "text_table_int8.npz"
 _TEXT, _IMAGE = ("text", TABLE_FILE), ("image", "image.onnx")
 # What each tower is bound to: the anchor's sense and file.
 _ANCHORS = {"imu": _TEXT, "audio": _TEXT, "image": _TEXT, "thermal": _IMAGE, "depth": _IMAGE}
+# What a tower's recipe stands in beside its own file.
+_LISTS = {"audio": ("sounds",)}
 
 # Given what is done, what is told how many are done, and of how many.
 Bar: TypeAlias = Callable[[str], Callable[[int, int], None]]
@@ -188,7 +190,8 @@ class Making:
 
     def _made_by(self, name: str) -> dict[str, str]:
         """SHA-256 of what the tower follows from."""
-        recipe = (RECIPES / f"{name}.yaml").read_bytes()
+        files = [RECIPES / f"{part}.yaml" for part in (name, *_LISTS.get(name, ()))]
+        recipe = b"".join(path.read_bytes() for path in files)
         made_by = {"recipe": hashlib.sha256(recipe).hexdigest()}
         if name in _ANCHORS:
             tower, file = _ANCHORS[name]

@@ -5,10 +5,11 @@ Needs the extra `bind`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from encoders.bind import sources, sources_motion
-from encoders.bind.augment import augment_for
+from encoders.bind.augment import augment_for, mix_log_mel
 from encoders.bind.compact.folder import Made, Making
 from encoders.bind.recipe import (
     RECIPES,
@@ -20,8 +21,11 @@ from encoders.bind.recipe import (
     read_recipe,
     top_1,
 )
+from encoders.bind.sounds import SoundList, everyday_sounds
 
 __all__ = ["make_audio", "make_imu"]
+
+MOST_VIEWS = 12  # of a recording: one of minutes says no more
 
 
 def make_imu(making: Making) -> Made:
@@ -30,27 +34,52 @@ def make_imu(making: Making) -> Made:
         *sources_motion.watch(making.cache / "seglearn"),
         *sources_motion.basic_motions(making.cache / "aeon"),
     ]
-    return _make(making, "imu", records)
+    return _make(making, "imu", {"": records})
 
 
 def make_audio(making: Making) -> Made:
-    """Environmental sounds and animals' calls."""
-    records = [*sources.esc10(making.data), *sources.animal_sounds(making.data)]
-    return _make(making, "audio", records)
+    """Environmental sounds, animals' calls, and what else is heard of a day.
+
+    The second kind has few recordings a label, some one only: those are told apart in the figures.
+    """
+    sounds = read_recipe(RECIPES / "sounds.yaml", SoundList)
+    records = {
+        "": [*sources.esc10(making.data), *sources.animal_sounds(making.data)],
+        "everyday_": everyday_sounds(making.cache, sounds),
+    }
+    return _make(making, "audio", records, MOST_VIEWS)
 
 
-def _make(making: Making, modality: str, records: Sequence[sources.Record]) -> Made:
-    """Bind a tower to its recipe's texts; judged on the recordings that are held out."""
+def _make(
+    making: Making,
+    modality: str,
+    records: Mapping[str, Sequence[sources.Record]],
+    most: int | None = None,
+) -> Made:
+    """Bind a tower to its recipe's texts; judged on the recordings that are held out.
+
+    records: by what the names of their figures begin with. most: views of a recording.
+    """
     recipe = read_recipe(RECIPES / f"{modality}.yaml", LabelRecipe)
     bank = label_bank(recipe.texts, making.encode)
     preprocess = made(recipe.preprocess)
-    used = [record for record in records if not record.held_out]
-    kept = [record for record in records if record.held_out]
-    train, dev = recipe.parts(labelled(used, preprocess, bank).examples)
+    used = [record for own in records.values() for record in own if not record.held_out]
+    train, dev = recipe.parts(labelled(used, preprocess, bank, most).examples)
+    mix = partial(mix_log_mel, chance=recipe.mixed) if recipe.mixed else None
     objective = bank_objective(
-        bank, recipe.own_share, recipe.regression, augment_for(recipe.preprocess.name)
+        bank, recipe.own_share, recipe.regression, augment_for(recipe.preprocess.name), mix
     )
     tower, figures = making.fit(modality, recipe, train, dev, objective=objective)
-    right, of = top_1(tower, labelled(kept, preprocess, bank), bank)
-    figures |= {"held_out_top_1": right / of, "held_out": of, "chance": 1 / len(bank.labels)}
+    for name, own in records.items():
+        kept = [record for record in own if record.held_out]
+        mine = {record.label for record in own}
+        banks = {"": bank}
+        if mine != set(bank.labels):  # told apart from their own kind is another thing
+            few = {label: texts for label, texts in recipe.texts.items() if label in mine}
+            banks["_of_own"] = label_bank(few, making.encode)
+        for among, chosen in banks.items():
+            right, of = top_1(tower, labelled(kept, preprocess, chosen, most), chosen)
+            figures[f"{name}held_out_top_1{among}"] = right / of
+            figures[f"{name}chance{among}"] = 1 / len(chosen.labels)
+        figures[f"{name}held_out"] = len(kept)
     return figures | making.write(modality, recipe, tower, train.views), used
