@@ -1,4 +1,5 @@
-"""Files or texts to unit vectors of a space, as an .npz with one array a name.
+"""Files or texts to unit vectors of a space, as an .npz with one array a name; its comment, the
+archive's, is the identity of the space: tools.npz.read_vectors refuses vectors of another one.
 
 example:
   python -m tools.embed --space compact --modality audio dog.wav rain.flac -o sounds.npz
@@ -36,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    vectors = _embed(args)
-    write_npz(args.output, vectors)
+    space, vectors = _embed(args)
+    write_npz(args.output, vectors, space)
     print(f"{args.output}: {len(vectors)} written")
     return 0
 
@@ -87,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _embed(args: argparse.Namespace) -> dict[str, Array]:
+def _embed(args: argparse.Namespace) -> tuple[str, dict[str, Array]]:
+    """The identity of the space, and the vectors by key."""
     if not args.files and not args.text:
         raise ConfigError("nothing to embed: expected FILES with --modality, or --text")
     if args.files and args.modality is None:
@@ -110,7 +112,7 @@ def _embed(args: argparse.Namespace) -> dict[str, Array]:
         if file in vectors:
             raise ConfigError(f"{file}: named twice, expected each key once")
         vectors[file] = _file_vector(space, file, args)
-    return vectors
+    return space.identity, vectors
 
 
 def _file_vector(space: ModelSpace, file: str, args: argparse.Namespace) -> Array:

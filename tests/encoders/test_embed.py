@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agent.contracts import RuntimeOptions
-from agent.errors import ConfigError
+from agent.errors import ConfigError, SpaceMismatch
 from encoders.space import open_space
 from tools.embed import main
-from tools.npz import write_npz
+from tools.npz import read_vectors, write_npz
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,6 +123,32 @@ def test_runs_as_a_module_and_as_a_file(tmp_path: Path, command: list[str]) -> N
     )
     assert done.stderr == ""
     assert list(np.load(output)) == ["rain"]
+
+
+def test_the_file_is_refused_where_another_space_is_wanted(
+    tmp_path: Path, sounds: list[str]
+) -> None:
+    output = tmp_path / "out.npz"
+    assert main([*sounds, "--modality", "audio", "--precision", "fp32", "-o", str(output)]) == 0
+    own, other = (
+        open_space("compact", RuntimeOptions(precision=name)).identity for name in ("fp32", "int8")
+    )
+    assert list(read_vectors(output, own)) == sounds
+    with pytest.raises(SpaceMismatch) as caught:
+        read_vectors(output, other)
+    assert str(caught.value) == (
+        f"{output}: vectors of {own}, expected those of {other}; embed them again: "
+        f"python -m tools.embed --space compact --modality SENSE FILES -o {output}"
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK", b"no archive"])
+def test_what_is_no_npz_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "x.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.npz: cannot be read .*, expected an \.npz"):
+        read_vectors(path, "compact@0")
 
 
 class TestNpz:
