@@ -29,11 +29,10 @@ from agent.errors import DeviceLost, DeviceNotFound, EndOfStream, ReadTimeout
 from agent.extras import needs_extra
 from agent.types import Sample, StreamInfo
 from drivers._pacing import ns_per_s, wait_until_due
-from drivers._realsense.config import KINDS, RealSenseConfig, VideoMode
+from drivers._realsense.choice import choose_device, choose_modes
+from drivers._realsense.config import RealSenseConfig, VideoMode
 from drivers._realsense.device import (
-    PERMISSION,
     Mode,
-    best_mode,
     check_file,
     differences,
     discovered,
@@ -42,7 +41,6 @@ from drivers._realsense.device import (
     one_line,
     open_error,
     set_options,
-    unreadable,
 )
 from drivers._realsense.frames import Frame, Receiver
 from drivers._realsense.samples import Samples
@@ -170,9 +168,9 @@ class RealSenseDriver:
             devices = [device]
         else:
             devices = list(context.query_devices())
-        device = self._choose(rs, devices)
+        device = choose_device(rs, self._label, devices, c)
         sensors = device.query_sensors()
-        modes = self._modes(modes_of(sensors))
+        modes = choose_modes(self._label, modes_of(sensors), c, self._differs)
         rate_hz = sum(mode.rate_hz for mode in modes.values())
         receiver = Receiver(
             rs,
@@ -209,42 +207,6 @@ class RealSenseDriver:
         place = (lambda _, arrival_ns: arrival_ns) if self._live else self._place
         run.samples = Samples(rs, self._name, c, modes, first, place)
         self._streams = run.samples.streams
-
-    def _choose(self, rs: Any, devices: Sequence[Any]) -> Any:
-        """The device that the config names."""
-        serials = [info_of(rs, device, "serial_number") for device in devices]
-        wanted = self._config.serial
-        there = ", ".join(f"serial:{serial}" for serial in serials) or "none at all"
-        matching = [d for d, s in zip(devices, serials, strict=True) if wanted in (None, s)]
-        if not matching:
-            hint = ""
-            if self._live and unreadable(set(serials)):
-                hint = f"; one is on the USB bus, and {PERMISSION}"
-            raise DeviceNotFound(f"{self._label}: no such device; there are: {there}{hint}")
-        if len(matching) > 1:
-            raise DeviceNotFound(f"{self._label}: there are several: {there}; set serial to one")
-        return matching[0]
-
-    def _modes(self, there: Mapping[str, Sequence[Mode]]) -> dict[str, Mode]:
-        """The mode of each kind of stream to open."""
-        c = self._config
-        wanted: Sequence[str] = c.streams or [s for s in KINDS if there.keys() >= set(KINDS[s])]
-        kinds = [kind for sense in wanted for kind in KINDS[sense]]
-        has = ", ".join(there) or "no stream of use"
-        missing = [kind for kind in kinds if kind not in there]
-        if missing or not kinds:
-            raise DeviceNotFound(
-                f"{self._label}: has no {' or '.join(missing or KINDS)}, but {has}"
-            )
-        if c.align != "none" and not {"depth", "color"} <= set(kinds):
-            raise DeviceNotFound(f"{self._label}: align needs depth and colour; it has {has}")
-        chosen = {}
-        for kind in kinds:
-            chosen[kind], told = best_mode(there[kind], c.asked(kind))
-            if told:
-                choice = ", ".join(dict.fromkeys(str(mode) for mode in there[kind]))
-                self._differs(f"{kind}: {'; '.join(told)}; it has {choice}")
-        return chosen
 
     def _differs(self, what: str) -> None:
         """Something is not as asked for."""

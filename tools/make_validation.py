@@ -13,37 +13,29 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from agent.atomic import open_atomic
 from agent.cli import run_command
 from agent.clock import to_s
-from agent.errors import ConfigError
-from agent.types import Array, Window
+from agent.types import Window
 from encoders.bind import sources, sources_motion
 from encoders.bind.splits import held_out
 from encoders.files import IMU_COLUMNS
-from tools.retrieval_queries import QUERIES_NAME
+from tools.query_folder import QueryFolder
 
 __all__ = ["main"]
 
 A_KIND = 8  # recordings of one label in a pool, at most, so that no label fills it
 TILES_A_CLASS = 10
 TILES_A_KIND = 4
-SIDE = 96  # of each half of a picture of two things, pixels
 
 # Which pictures show what is heard: classes of tiles, and stretches of the photographs' classes,
 # which stand in ImageNet's order.
@@ -92,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    out = _Folder(args.out)
+    out = QueryFolder(args.out)
     photos = [record for record in sources.photos(args.training, KIND_PHOTOS) if record.held_out]
     tiles = {name: sources.tiles(args.training, name) for name in KIND_TILES}
     _add_photos(out, photos)
@@ -124,54 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Folder:
-    """What is made: files by pool, and the lines about them, which are written last."""
-
-    def __init__(self, path: Path) -> None:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(f"--out: {path} has something in it, expected a new folder")
-        self._path = path
-        self.lines: list[dict[str, Any]] = []
-
-    def add(self, file: str, write: Callable[[Path], object]) -> str:
-        """Write `file`, given with its pool; returns it. Raises ConfigError."""
-        path = self._path / file
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(path)
-        except OSError as exc:
-            raise ConfigError(f"{path}: cannot be written ({exc.strerror or exc})") from exc
-        return file
-
-    def copy(self, pool: str, source: Path, stem: str = "") -> str:
-        """A copy of `source` in `pool`."""
-        name = f"{stem or source.stem}{source.suffix}"
-        return self.add(f"{pool}/{name}", lambda path: shutil.copyfile(source, path))
-
-    def picture(self, pool: str, stem: str, pixels: Array) -> str:
-        """uint8 (height, width, 3) as a PNG in `pool`."""
-        return self.add(f"{pool}/{stem}.png", lambda path: Image.fromarray(pixels).save(path))
-
-    def ask(self, task: str, relevant: Sequence[str], **fields: Any) -> None:
-        """One line; `relevant` and every path as they stand below the folder."""
-        self.lines.append({"task": task, **fields, "relevant": list(relevant)})
-
-    def write_queries(self) -> None:
-        with open_atomic(self._path / QUERIES_NAME) as file:
-            for line in self.lines:
-                file.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode())
-
-    def square(self, file: str) -> NDArray[np.uint8]:
-        """uint8 (SIDE, SIDE, 3): the middle of a picture that was added."""
-        with Image.open(self._path / file) as picture:
-            return np.asarray(ImageOps.fit(picture.convert("RGB"), (SIDE, SIDE)))
-
-
 def _slug(label: str) -> str:
     return label.replace(" ", "_").replace("/", "_")
 
 
-def _add_photos(out: _Folder, photos: Iterable[sources.Record]) -> None:
+def _add_photos(out: QueryFolder, photos: Iterable[sources.Record]) -> None:
     by_label: dict[str, list[str]] = {}
     for record in photos:
         by_label.setdefault(record.label, []).append(out.copy("photos", _file(record)))
@@ -179,7 +128,7 @@ def _add_photos(out: _Folder, photos: Iterable[sources.Record]) -> None:
         out.ask("text_to_image", files, text=PHOTO_TEXT.format(label), pool="photos")
 
 
-def _add_tiles(out: _Folder, collections: Mapping[str, sources.Tiles]) -> None:
+def _add_tiles(out: QueryFolder, collections: Mapping[str, sources.Tiles]) -> None:
     """Text to all tiles, and each tile to the texts of its own collection's classes."""
     pool = "tiles/images"
     by_text: dict[str, list[str]] = {}
@@ -200,7 +149,7 @@ def _kept(tiles: sources.Tiles, number: int) -> list[int]:
     return [int(i) for i in own if held_out(tiles.recordings[i])]
 
 
-def _add_sounds(out: _Folder, training: Path) -> dict[str, list[str]]:
+def _add_sounds(out: QueryFolder, training: Path) -> dict[str, list[str]]:
     """Files by label, of both collections."""
     by_label: dict[str, list[str]] = {}
     for record in (*sources.esc10(training), *sources.animal_sounds(training)):
@@ -217,7 +166,7 @@ def _add_sounds(out: _Folder, training: Path) -> dict[str, list[str]]:
 
 
 def _add_shown(
-    out: _Folder,
+    out: QueryFolder,
     photos: Iterable[sources.Record],
     tiles: Mapping[str, sources.Tiles],
     sounds: Iterable[str],
@@ -241,7 +190,9 @@ def _add_shown(
     return shown
 
 
-def _add_between(out: _Folder, shown: dict[str, list[str]], sounds: dict[str, list[str]]) -> None:
+def _add_between(
+    out: QueryFolder, shown: dict[str, list[str]], sounds: dict[str, list[str]]
+) -> None:
     for kind, pictures in shown.items():
         text = PHOTO_TEXT.format(SEEN_AS.get(kind, kind))
         out.ask("text_to_image_kind", pictures, text=text, pool="shown/images")
@@ -251,7 +202,7 @@ def _add_between(out: _Folder, shown: dict[str, list[str]], sounds: dict[str, li
             out.ask("audio_to_image", pictures, audio=sound, pool="shown/images")
 
 
-def _add_pairs(out: _Folder, shown: dict[str, list[str]], sounds: dict[str, list[str]]) -> None:
+def _add_pairs(out: QueryFolder, shown: dict[str, list[str]], sounds: dict[str, list[str]]) -> None:
     """Two things in one picture, asked for by the sound of one with a picture or text of the other.
 
     A picture that is asked with is in none of those that are searched.
@@ -269,7 +220,7 @@ def _add_pairs(out: _Folder, shown: dict[str, list[str]], sounds: dict[str, list
             out.ask("text+audio_to_image", [both], text=text, audio=audio, pool=pool)
 
 
-def _add_aligned(out: _Folder, sense: str, records: Iterable[sources.Record]) -> None:
+def _add_aligned(out: QueryFolder, sense: str, records: Iterable[sources.Record]) -> None:
     pool = f"{sense}_pairs/rgb"
     for record in records:
         if record.held_out and record.photo:
@@ -278,7 +229,7 @@ def _add_aligned(out: _Folder, sense: str, records: Iterable[sources.Record]) ->
             out.ask(f"{sense}_to_rgb", [photo], query=frame, pool=pool)
 
 
-def _add_motions(out: _Folder, records: Sequence[sources.Record]) -> None:
+def _add_motions(out: QueryFolder, records: Sequence[sources.Record]) -> None:
     by_label: dict[str, list[str]] = {}
     for number, record in enumerate(records):
         if record.held_out:
@@ -291,7 +242,7 @@ def _add_motions(out: _Folder, records: Sequence[sources.Record]) -> None:
             out.ask("imu_to_text", [text], query=file, candidates=candidates)
 
 
-def _motion_file(out: _Folder, stem: str, window: Window) -> str:
+def _motion_file(out: QueryFolder, stem: str, window: Window) -> str:
     def write(path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as text:
             rows = csv.writer(text)

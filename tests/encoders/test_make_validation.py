@@ -14,7 +14,8 @@ from encoders.bind import sources, sources_motion
 from encoders.bind.splits import held_out, recording_id
 from encoders.files import IMU_COLUMNS, read_file
 from tools import evaluate
-from tools.make_validation import _add_motions, _Folder, main
+from tools.make_validation import _add_motions, main
+from tools.query_folder import QueryFolder
 from tools.retrieval_queries import read_queries
 
 SENSES = ("image", "audio", "depth", "thermal", "imu")
@@ -46,11 +47,12 @@ def test_nothing_of_it_may_be_trained_on(made: Path, shared_data: Path) -> None:
 def test_every_tile_is_one_that_is_kept(made: Path, shared_data: Path) -> None:
     tiles = sources.tiles(shared_data / "training", "cifar100")
     numbers = {name.replace("/", "_"): i for i, name in enumerate(tiles.recordings)}
+    trained_on = set(tiles.training().tolist())
     found = sorted((made / "tiles/images").glob("cifar100_*.png"))
     assert len(found) == 1000
     for path in found:
         number = numbers[path.stem]
-        assert number not in tiles.training()
+        assert number not in trained_on
         np.testing.assert_array_equal(np.asarray(Image.open(path)), tiles.pixels[number])
 
 
@@ -98,7 +100,7 @@ def test_motions(tmp_path: Path) -> None:
         sources_motion.motion_record(rng.normal(size=(50, 6)), 10.0, label, recording, "made")
         for label, recording in (("Running", "watch/7"), ("PEN", "watch/8"), ("ROW", "watch/6"))
     ]
-    out = _Folder(tmp_path / "out")
+    out = QueryFolder(tmp_path / "out")
     _add_motions(out, records)
     out.write_queries()
     queries = read_queries(tmp_path / "out", SENSES)
