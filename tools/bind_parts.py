@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from encoders.bind.examples import Examples
     from encoders.bind.train import Augment, Fitted
 
-__all__ = ["TEXT", "fit_told", "gather", "latency_ms"]
+__all__ = ["MINUTES", "TEXT", "fit_told", "gather", "latency_ms"]
 
 TEXT = "text"
 STRETCH_S = 10.0
+MINUTES = 5.0  # to train, where nothing says how long
 TIMED_CALLS = 30
 
 

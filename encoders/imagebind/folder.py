@@ -29,7 +29,18 @@ from encoders.manifest import (
     read_manifest,
 )
 
-__all__ = ["REPORT_NAME", "Check", "ModelFolder", "Report", "Source", "TowerReport", "dims_of"]
+__all__ = [
+    "REPORT_NAME",
+    "Check",
+    "ModelFolder",
+    "Report",
+    "Source",
+    "TowerReport",
+    "dims_of",
+    "read_report",
+    "report_of",
+    "write_report",
+]
 
 REPORT_NAME = "report.json"
 VERSION = 1
@@ -40,7 +51,8 @@ HEADER = "# Exported by tools/export.py; report.json says how near each file is 
 class Source(Settings, frozen=True, kw_only=True):
     """What a folder is exported from. sha256: of a checkpoint file; seed: of random weights.
 
-    dims: length of the vectors, and width, blocks and heads of each tower the source has.
+    dims: length of the vectors, and width, blocks and heads of each tower the source has. tuned:
+    senses whose towers have learned since.
     """
 
     name: str
@@ -48,6 +60,7 @@ class Source(Settings, frozen=True, kw_only=True):
     seed: int | None = None
     out: int
     dims: dict[str, tuple[int, int, int]]
+    tuned: tuple[str, ...] | None = None
 
     @property
     def licence(self) -> str:
@@ -96,6 +109,34 @@ def dims_of(dims: Dims) -> dict[str, tuple[int, int, int]]:
     return {name: (d.width, d.blocks, d.heads) for name, d in dims.towers.items()}
 
 
+def read_report(path: Path) -> Report:
+    """`report.json` at `path`. Raises ConfigError where there is none."""
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=Report)
+    except (OSError, msgspec.DecodeError) as exc:
+        raise ConfigError(f"{path}: cannot be read ({exc}), expected an export's report") from exc
+    return report
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Write `report.json` into `folder`."""
+    text = msgspec.json.format(msgspec.json.encode(_builtins(report)), indent=2)
+    (folder / REPORT_NAME).write_bytes(text + b"\n")
+
+
+def report_of(folder: Path, source: Source) -> Report:
+    """What a folder says that was exported from `source`, whatever was tuned in it since.
+
+    Raises ConfigError for any other folder.
+    """
+    report = read_report(folder / REPORT_NAME)
+    if msgspec.structs.replace(report.source, name=source.name, tuned=None) != source:
+        raise ConfigError(
+            f"{folder}: was exported from {_describe(report.source)}, expected {_describe(source)}"
+        )
+    return report
+
+
 class ModelFolder:
     """A folder that is new, empty, or an earlier export from the same source."""
 
@@ -116,7 +157,7 @@ class ModelFolder:
                 f"{path}: holds {names[0]} and no {REPORT_NAME}, "
                 "expected a new folder or one that was exported into"
             )
-        before = _read_report(path / REPORT_NAME)
+        before = read_report(path / REPORT_NAME)
         if msgspec.structs.replace(before.source, name=source.name) != source:
             raise ConfigError(
                 f"{path}: was exported from {_describe(before.source)}, expected "
@@ -160,8 +201,7 @@ class ModelFolder:
         held = TowerReport(scale=tower.scale, files={**self._files(sense), **tower.files})
         towers = {**self.report.towers, sense: held}
         self.report = msgspec.structs.replace(self.report, towers=towers)
-        report = msgspec.json.format(msgspec.json.encode(_builtins(self.report)), indent=2)
-        (partial / REPORT_NAME).write_bytes(report + b"\n")
+        write_report(partial, self.report)
         # The report first: a file that it lists and that is not there is made again.
         named = [part.path for check in tower.files.values() for part in check.file.parts()]
         for name in (REPORT_NAME, *named):
@@ -213,18 +253,11 @@ class ModelFolder:
         return True
 
 
-def _read_report(path: Path) -> Report:
-    try:
-        report = msgspec.json.decode(path.read_bytes(), type=Report)
-    except (OSError, msgspec.DecodeError) as exc:
-        raise ConfigError(f"{path}: cannot be read ({exc}), expected an export's report") from exc
-    return report
-
-
 def _describe(source: Source) -> str:
     if source.sha256 is None:
         return f"{source.name} of {len(source.dims)} towers and {source.out} dimensions"
-    return f"{source.name} (sha256 {source.sha256[:12]})"
+    tuned = f", tuned in {', '.join(source.tuned)}" if source.tuned else ""
+    return f"{source.name} (sha256 {source.sha256[:12]}{tuned})"
 
 
 def _builtins(value: Any) -> Any:
