@@ -41,12 +41,15 @@ def test_each_device_that_was_killed_came_back(figures: dict[str, Any]) -> None:
 
 def test_devices_lose_nothing_by_the_death_of_others(figures: dict[str, Any]) -> None:
     streams = figures["streams"]
-    # GigE datagrams that a busy machine drops cost their frames, and a camera's that queued up
-    # while the agent opened are dropped: both are counted, and neither is anybody's death.
-    for name in ("microphone", "imu", "realsense_depth", "realsense_colour", "realsense_imu"):
-        # None with the machine to itself (docs/devices.md); beside other tests the emulators and
-        # the bounded queues of the drivers get their turn late, and it is counted.
-        assert streams[name]["lost"] < 0.05 * streams[name]["ticks"], name
+    # GigE datagrams that a busy machine drops cost their frames, and a camera's pictures that queue
+    # up are dropped: both are counted, and neither is anybody's death.
+    for name in ("microphone", "imu"):
+        assert streams[name]["lost"] == 0, name
+    for name in ("realsense_depth", "realsense_colour", "realsense_imu"):
+        # None with the machine to itself (docs/devices.md). What its process tells the agent goes
+        # through a socket that is full after some 2 s, which a machine with five times the work
+        # that it can do kept the agent from its turn: 0.6 % were lost, and counted.
+        assert streams[name]["lost"] < 0.02 * streams[name]["ticks"], name
     for name, stream in streams.items():
         assert stream["hz"] == pytest.approx(stream["nominal_hz"], rel=0.15), name
 
@@ -62,5 +65,5 @@ def test_nothing_is_left_open(figures: dict[str, Any]) -> None:
     assert after["threads"] <= before["threads"]
     assert after["descriptors"] <= before["descriptors"]
     assert after["processes"] == before["processes"] == 1
-    assert after["rss_mb"] < before["rss_mb"] + 30
+    assert after["private_mb"] < before["private_mb"] + 30
     assert figures["bus_gaps"] == {}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import select
-import threading
 import time
-import tty
 from pathlib import Path
 
 from drivers._flir.fslp import Fslp, encode
+from tests.fakes.pty_port import PtyPort
 
 __all__ = ["BosonPort"]
 
@@ -21,39 +20,19 @@ ANSWERS = {
 }
 
 
-class BosonPort:
-    """`path` is there while plugged in. noise goes out before each answer; split_s: an answer
-    comes in two halves, so far apart; silent: it answers nothing.
+class BosonPort(PtyPort):
+    """noise goes out before each answer; split_s: an answer comes in two halves, so far apart;
+    silent: it answers nothing.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self.correcting = False
         self.noise = b""
         self.split_s = 0.0
         self.silent = False
         self.refused = 0
         self.asked: list[tuple[int, bytes]] = []
-        self._thread: threading.Thread | None = None
-
-    def plug(self) -> None:
-        self._master, slave = os.openpty()
-        tty.setraw(slave)
-        self.path.symlink_to(os.ttyname(slave))
-        self._slave, self._stop = slave, threading.Event()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def unplug(self) -> None:
-        """Gone, also for who has it open. Idempotent."""
-        if self._thread is None:
-            return
-        self._stop.set()
-        self._thread.join()
-        self._thread = None
-        self.path.unlink()
-        os.close(self._slave)
-        os.close(self._master)
 
     def _serve(self) -> None:
         decoder = Fslp()
