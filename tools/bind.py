@@ -7,9 +7,12 @@ examples:
       --pairs 'log:walk.mcap?sense=magnetometer&anchor=imu' --recipe mag.yaml
   python -m tools.bind --space compact --modality emg --out emg \\
       --pairs labels:gestures.csv --recipe emg.yaml
+  python -m tools.bind --tune lora --space models/imagebind --checkpoint imagebind_huge.pth \\
+      --modality thermal --pairs 'folders:lwir?anchor=rgb&block=6' --out tuned
 
 The anchor's tower stays as it is. Some recordings are kept out of training; a tower that does not
-beat chance on them is refused (exit 3). OUT.training has the checkpoint and the report.
+beat chance on them, or with --tune the untuned tower, is refused (exit 3). OUT.training has the
+checkpoint and the report.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ from encoders.bind.pairs import Collector, Source, parse_source
 from encoders.bind.report import check_enough
 from encoders.manifest import read_manifest
 from encoders.space import open_space
-from tools.bind_parts import TEXT, fit_told, gather, latency_ms
+from tools.bind_parts import MINUTES, TEXT, fit_told, gather, latency_ms
+from tools.bind_tune import add_arguments, tune
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-MINUTES = 5.0
+NOT_STATED = "not stated: see README.md for the sources"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,6 +66,13 @@ def _main(argv: Sequence[str] | None) -> int:
         raise ConfigError(f"--out: {args.out} exists already, expected a new folder")
     if args.threads < 1:
         raise ConfigError(f"--threads: {args.threads}, expected at least 1")
+    if args.tune is not None:
+        if args.tower or args.features:
+            raise ConfigError("--tune: with --tower or --features, expected one of them")
+        return tune(args, argv)
+    if args.checkpoint or args.config or args.rank is not None or args.alpha is not None:
+        raise ConfigError("--checkpoint, --config, --rank, --alpha: are of --tune, expected none")
+    args.licence = args.licence or NOT_STATED
     space = open_space(args.space, RuntimeOptions(threads=args.threads))
     base = base_folder(args.space)
     recipe = read_recipe(args.recipe, read_manifest(base), args.modality)
@@ -166,11 +177,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on from OUT.training")
     parser.add_argument("--threads", type=int, default=1, help="of the processor (default: 1)")
     parser.add_argument("--name", help="of the new space (default: BASE_MODALITY)")
-    parser.add_argument(
-        "--licence",
-        default="not stated: see README.md for the sources",
-        help="of the new space, by its base and its pairs",
-    )
+    parser.add_argument("--licence", help="of the new space, by its base and its pairs")
+    add_arguments(parser)
     return parser
 
 

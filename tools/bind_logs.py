@@ -21,9 +21,10 @@ FOREVER_NS = 1 << 62
 
 
 class Cut(NamedTuple):
-    """Which stream of a log, and the windows that its tower wants."""
+    """Which stream of a log, the sense it is to be of, and the windows that its tower wants."""
 
     stream: str
+    modality: str
     spec: WindowSpec
 
 
@@ -34,7 +35,8 @@ def log_pairs(
     sense's hop. A recording is a stretch of `stretch_s` of the log; a pair that reaches over its
     edge is left out, so that no two stretches share a tick.
 
-    Raises ConfigError for a stream that the log does not have, as LogDriver.connect for the log.
+    Raises ConfigError for a stream that the log does not have or that is of another sense, as the
+    agent would give its windows to another tower; as LogDriver.connect for the log.
     """
     spec = replace(anchor.spec, hop_s=sense.spec.hop_s)
     longest_s = max(sense.spec.length_s, spec.length_s)
@@ -49,6 +51,12 @@ def log_pairs(
     driver.connect()
     try:
         infos = {info.topic: info for info in driver.streams}
+        for topic, cut in zip(topics, (sense, anchor), strict=True):
+            if infos[topic].modality != cut.modality:
+                raise ConfigError(
+                    f"log {path}: stream {cut.stream!r} is of the sense "
+                    f"{infos[topic].modality!r}, expected {cut.modality!r}"
+                )
         cutters = [
             _cutter(infos[topic], wanted)
             for topic, wanted in zip(topics, (sense.spec, spec), strict=True)

@@ -51,8 +51,8 @@ def gather(source: Source, collector: Collector, recipe: BindRecipe, modality: s
     anchor = collector.space.encoder(collector.anchor)
     for window, partner, recording in log_pairs(
         source.path,
-        Cut(source.needed("sense"), recipe.spec()),
-        Cut(source.needed("anchor"), anchor.window),
+        Cut(source.needed("sense"), modality, recipe.spec()),
+        Cut(source.needed("anchor"), collector.anchor, anchor.window),
         source.number("stretch", STRETCH_S),
     ):
         collector.pair(window, partner, recording)

@@ -131,7 +131,8 @@ def _write_log(path: Path) -> None:
 def test_pairs_of_a_log_end_together_and_stretches_share_no_tick(tmp_path: Path) -> None:
 
     _write_log(tmp_path / "walk.mcap")
-    emg, wrist = Cut("emg", WindowSpec(2.0, 0.5)), Cut("/wrist", WindowSpec(3.0, 9.0))
+    emg = Cut("emg", "emg", WindowSpec(2.0, 0.5))
+    wrist = Cut("/wrist", "imu", WindowSpec(3.0, 9.0))
     pairs = list(log_pairs(tmp_path / "walk.mcap", emg, wrist, 10.0))
     assert 60 < len(pairs) < 120
     spans: dict[str, list[int]] = {}
@@ -144,6 +145,9 @@ def test_pairs_of_a_log_end_together_and_stretches_share_no_tick(tmp_path: Path)
     assert all(before[1] < after[0] for before, after in pairwise(edges))
     with pytest.raises(ConfigError, match="stretch is 2 s, expected at least the 3 s of a window"):
         list(log_pairs(tmp_path / "walk.mcap", emg, wrist, 2.0))
+    told = "stream 'emg' is of the sense 'emg', expected 'muscle'"
+    with pytest.raises(ConfigError, match=told):  # the agent would never give it to that tower
+        list(log_pairs(tmp_path / "walk.mcap", emg._replace(modality="muscle"), wrist, 10.0))
 
 
 def test_a_log_binds_a_sense_to_another(

@@ -120,6 +120,7 @@ def test_a_users_module(
         (["--tower", "my_towers:nothing"], "makes NoneType, expected a torch module"),
         (["--tower", "my_towers:wide"], "expected one that takes float32 [n, 2, 40]"),
         (["--tower", "my_towers:bare"], "expected unit vectors [2, 256]: end it with"),
+        (["--tower", "my_towers:net", "--tune", "head"], "--tune: with --tower"),
     ],
 )
 def test_a_network_that_does_not_fit_is_one_line(
