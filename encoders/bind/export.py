@@ -107,7 +107,7 @@ def write_tower(
     views: at least two, float32 of the preprocessing's shape, of ordinary input: every other one
     sets the ranges of int8 activations, the others judge, MOST_VIEWS of each at most. precision:
     the one run by default, fp32 where its file is not near enough. new: for a folder that has no
-    space.yaml yet.
+    space.yaml yet. The `views` that an entry asks for stay where its preprocessing does.
 
     Raises ConfigError for a folder, entry or views that do not fit, EncoderError where the fp32
     file is under its floor; then the folder is as it was.
@@ -139,7 +139,12 @@ def write_tower(
                 f"at least {floors['fp32']:g}"
             )
         files = {name: exported.file for name, exported in made.items() if exported.kept}
-        space["towers"][modality] = _entry(files, precision, window, preprocess)
+        before = space["towers"].get(modality, {})
+        entry = _entry(files, precision, window, preprocess)
+        # Which parts of a frame it looks at is the folder's choice, not that of a training.
+        if before.get("preprocess", {}).get("name") == preprocess.name and before.get("views"):
+            entry["views"] = before["views"]
+        space["towers"][modality] = entry
         convert(space, SpaceSettings, MANIFEST_NAME)
         text = yaml.safe_dump(space, sort_keys=False, allow_unicode=True, default_flow_style=None)
         (partial / MANIFEST_NAME).write_text(HEADER + text, encoding="utf-8")

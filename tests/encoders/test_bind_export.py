@@ -76,6 +76,26 @@ def trained(modality: str, seed: int = 0, size: Any = "watch") -> torch.nn.Modul
     return tower.eval()
 
 
+def test_the_views_that_a_folder_asks_for_stay(tmp_path: Path) -> None:
+    asked = {"squares": True, "tiles": [2, 2]}
+    path = tmp_path / "space.yaml"
+    for seed in (0, 1):
+        write_tower(
+            tmp_path, "thermal", trained("thermal", seed), views("thermal", 8), window=WINDOW,
+            preprocess=PREPROCESS["thermal"], new=NEW,
+        )  # fmt: skip
+        manifest = yaml.safe_load(path.read_text())
+        assert manifest["towers"]["thermal"].get("views") == (asked if seed else None)
+        manifest["towers"]["thermal"]["views"] = asked
+        path.write_text(yaml.safe_dump(manifest))
+    tower = open_space(str(tmp_path), RuntimeOptions(providers=("cpu",))).encoder("thermal")
+    tower.load()
+    frame = np.random.default_rng(0).integers(0, 9000, (1, 60, 80)).astype(np.uint16)
+    info = StreamInfo("warm", "thermal", "uint16", (60, 80), None, "counts")
+    (seen,) = tower.encode([Window(info, 0, 1, frame, np.zeros(1, np.int64))])
+    assert len(seen.rows) == 1 + 3 + 4
+
+
 @pytest.mark.parametrize("modality", KINDS)
 def test_a_tower_is_written_near_to_torch_and_loaded(tmp_path: Path, modality: str) -> None:
     tower = trained(modality)

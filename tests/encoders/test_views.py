@@ -12,7 +12,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-import encoders.models.compact
 from agent.contracts import Encoder, RuntimeOptions
 from agent.errors import ConfigError, ModelMismatch
 from agent.types import Region, Window
@@ -25,28 +24,15 @@ from encoders.preprocess.views import ViewSettings, rows_of, tiles
 from encoders.space import ModelSpace, open_space
 from tests.contracts.encoder_contract import EncoderContract
 from tests.encoders.made import made_windows, window
+from tests.encoders.viewed import with_views
 from tools.make_background import _bank
 
-COMPACT = Path(encoders.models.compact.__file__).parent
 CPU = RuntimeOptions()
-VIEWS = {"squares": True, "tiles": [2, 3]}
 SIZES = st.integers(1, 300)
 
 _IMAGE = ImagePreprocess(
     size=64, mean=(0.48, 0.46, 0.42), std=(0.25, 0.245, 0.26), reducing_gap=3.0
 )
-
-
-def with_views(folder: Path, sense: str = "image", **views: Any) -> Path:
-    """A copy of compact, whose tower of `sense` looks at parts of a frame."""
-    manifest = yaml.safe_load((COMPACT / "space.yaml").read_text())
-    manifest["towers"][sense]["views"] = views or VIEWS
-    del manifest["background"]
-    for path in COMPACT.iterdir():
-        if path.suffix in (".onnx", ".npz", ".json"):
-            (folder / path.name).symlink_to(path)
-    (folder / "space.yaml").write_text(yaml.safe_dump(manifest))
-    return folder
 
 
 def picture(height: int, width: int, frames: int = 1, seed: int = 0) -> Window:
