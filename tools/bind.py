@@ -133,7 +133,7 @@ def _main(argv: Sequence[str] | None) -> int:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     print(report)
-    print(f"{args.out}: written")
+    print(f"{args.out}: written; in a config: space: {{path: {args.out.absolute()}}}")
     return 0
 
 
