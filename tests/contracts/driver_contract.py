@@ -1,6 +1,6 @@
 """What every driver owes the agent, as tests. A driver's test file subclasses DriverContract:
 
-    class TestMyDriver(DriverContract):
+    class TestMyDriver(DriverContract):  # of a device: LiveDriverContract
         @pytest.fixture
         def make_driver(self, clock, tmp_path):
             return lambda: PLUGIN("mine", MyConfig(...), clock)
@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from agent.clock import Clock, ManualClock, from_s
+from agent.clock import Clock, ManualClock, SystemClock, from_s
 from agent.contracts import Driver
 from agent.errors import (
     BadData,
@@ -48,7 +48,7 @@ class DriverContract:
 
     @pytest.fixture
     def clock(self) -> Clock:
-        """Moved by the driver's own waits. A driver of a real device needs a SystemClock."""
+        """Moved by the driver's own waits; a device needs the one of LiveDriverContract."""
         return ManualClock(START_NS)
 
     @pytest.fixture
@@ -220,6 +220,17 @@ class DriverContract:
             files, threads = use()
         assert files <= before[0]
         assert threads <= before[1]
+
+
+class LiveDriverContract(DriverContract):
+    """Of a device: it does not end by itself, and goes by the time that it is."""
+
+    finite = False
+    max_reads = 15
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return SystemClock()
 
 
 def read_all(driver: Driver, max_reads: int) -> Iterator[Sample]:

@@ -19,7 +19,7 @@ from agent.errors import BadData, ConfigError, DeviceLost, DeviceNotFound
 from agent.types import Intrinsics, Sample
 from drivers._camera.source import is_pipeline, shown
 from drivers.camera import PLUGIN, CameraConfig, CameraDriver, LensConfig
-from tests.contracts.driver_contract import DriverContract, read_all
+from tests.contracts.driver_contract import LiveDriverContract, read_all
 from tests.fakes.mjpeg_server import SIZE, MjpegServer, number_of, picture
 
 cv2 = pytest.importorskip("cv2", reason="needs pip install 'sensebind[camera]'")
@@ -59,14 +59,7 @@ def take(device: str, count: int, **fields: Any) -> list[Sample]:
         driver.disconnect()
 
 
-class TestCamera(DriverContract):
-    finite = False
-    max_reads = 15
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return SystemClock()
-
+class TestCamera(LiveDriverContract):
     @pytest.fixture
     def make_driver(self, server: MjpegServer, clock: Clock) -> Callable[[], Driver]:
         return lambda: build(server.url(), clock)

@@ -14,7 +14,7 @@ from agent.clock import Clock, SystemClock
 from agent.contracts import Driver
 from agent.errors import DeviceLost, DeviceNotFound
 from drivers.camera import PLUGIN, CameraConfig, CameraDriver
-from tests.contracts.driver_contract import DriverContract, read_all
+from tests.contracts.driver_contract import LiveDriverContract, read_all
 from tests.fakes.camera_pump import CameraPump
 from tests.fakes.clock_picture import read_us
 from tests.fakes.mjpeg_server import FROZEN_S, MjpegServer
@@ -66,14 +66,7 @@ def test_what_queued_up_while_nobody_read_is_not_told_as_new(server: Server) -> 
 
 
 @pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
-class TestRtsp(DriverContract):
-    finite = False
-    max_reads = 15
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return SystemClock()
-
+class TestRtsp(LiveDriverContract):
     @pytest.fixture
     def make_driver(self, rtsp_server: RtspServer, clock: Clock) -> Callable[[], Driver]:
         return lambda: build(rtsp_server.url(), clock)

@@ -24,7 +24,7 @@ from drivers._flir import usb
 from drivers._flir.fslp import BosonControl, Fslp, Reply, encode
 from drivers._serial_ports import SerialPort
 from drivers.flir import PLUGIN, FlirConfig, FlirDriver
-from tests.contracts.driver_contract import DriverContract, read_all
+from tests.contracts.driver_contract import LiveDriverContract, read_all
 from tests.fakes.boson_port import BosonPort
 
 cv2 = pytest.importorskip("cv2", reason="needs pip install 'sensebind[flir]'")
@@ -104,13 +104,8 @@ def build(clock: Clock | None = None, source: str = "boson", **fields: Any) -> F
     return PLUGIN("hot", config, clock or SystemClock())
 
 
-class TestBoson(DriverContract):
-    finite = False
+class TestBoson(LiveDriverContract):
     max_reads = 20
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return SystemClock()
 
     @pytest.fixture
     def make_driver(

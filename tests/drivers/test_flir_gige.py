@@ -22,7 +22,7 @@ from agent.stream.pump import Pump
 from agent.types import Sample
 from drivers._flir.gige import discover_gige
 from drivers.flir import PLUGIN, FlirConfig, FlirDriver
-from tests.contracts.driver_contract import DriverContract, read_all
+from tests.contracts.driver_contract import LiveDriverContract, read_all
 from tests.fakes.gige_camera import ADDRESS, SERIAL, SHAPE, GigeCamera, give_port_back
 from tests.fakes.gvcp_registers import START, RegisterCamera
 
@@ -46,13 +46,8 @@ def build(
     return PLUGIN("hot", config, clock or SystemClock())
 
 
-class TestGige(DriverContract):
-    finite = False
+class TestGige(LiveDriverContract):
     max_reads = 12
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return SystemClock()
 
     @pytest.fixture
     def make_driver(self, camera: GigeCamera, clock: Clock) -> Callable[[], Driver]:

@@ -26,7 +26,7 @@ from agent.types import Sample
 from drivers import imu
 from drivers._serial_ports import open_port
 from drivers.imu import PLUGIN, ImuConfig, ImuDriver
-from tests.contracts.driver_contract import START_NS, DriverContract, read_all
+from tests.contracts.driver_contract import START_NS, LiveDriverContract, read_all
 from tests.fakes.imu_messages import MESSAGES, expected, rvc, xsens
 from tests.fakes.serial_device import SerialDevice
 
@@ -89,13 +89,8 @@ def connected(driver: ImuDriver, fd: int, first: bytes) -> list[Sample]:
     return list(driver.read(1))
 
 
-class TestImu(DriverContract):
-    finite = False
+class TestImu(LiveDriverContract):
     max_reads = 300
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return SystemClock()
 
     @pytest.fixture
     def device(self, plug: Plug) -> SerialDevice:

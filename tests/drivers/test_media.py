@@ -37,7 +37,13 @@ from agent.redact import redact
 from agent.types import Sample
 from drivers._av.reader import MediaReader
 from drivers.media import PLUGIN, MediaConfig, MediaDriver
-from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all
+from tests.contracts.driver_contract import (
+    START_NS,
+    DriverContract,
+    LiveDriverContract,
+    by_stream,
+    read_all,
+)
 from tests.fakes.clips import corrupt, packet_times, tone, write_clip
 
 LOGIN = "me:s3cret@"
@@ -127,14 +133,7 @@ class TestLooping(FileContract):
         return lambda: build(clip, clock, speed=1, loop=True)
 
 
-class TestLiveUrl(DriverContract):
-    finite = False
-    max_reads = 15
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return SystemClock()
-
+class TestLiveUrl(LiveDriverContract):
     @pytest.fixture
     def make_driver(self, server: Server, clock: Clock) -> Callable[[], Driver]:
         return lambda: build(server.url("mjpeg"), clock)

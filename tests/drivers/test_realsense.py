@@ -24,7 +24,13 @@ from drivers._realsense.device import open_error
 from drivers._realsense.frames import Aligner, Millimetres
 from drivers._realsense.imu import MAX_GAP_NS, ImuMerger, Reading
 from drivers.realsense import PLUGIN, RealSenseConfig, RealSenseDriver, VideoMode
-from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all
+from tests.contracts.driver_contract import (
+    START_NS,
+    DriverContract,
+    LiveDriverContract,
+    by_stream,
+    read_all,
+)
 
 rs = pytest.importorskip("pyrealsense2", reason="pyrealsense2 is not installed")
 from tests.fakes.realsense_device import (  # noqa: E402  # it needs the SDK
@@ -381,13 +387,8 @@ def camera(plugged: DeviceList) -> Iterator[RealSense]:
     player.stop()
 
 
-class TestLive(DriverContract):
-    finite = False
+class TestLive(LiveDriverContract):
     max_reads = 60
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return SystemClock()
 
     @pytest.fixture
     def make_driver(self, camera: RealSense, clock: Clock) -> Callable[[], Driver]:
