@@ -98,7 +98,8 @@ class SpaceSettings(Settings, frozen=True, kw_only=True):
     """`space.yaml`. dim: length of every vector. licence: of the weights.
 
     towers: by modality; each entry has `kind`, which names the class that checks the rest.
-    background: an .npz of float16 (n, dim) unit vectors of ordinary input, by modality.
+    background: an .npz of float16 unit vectors of ordinary input, by modality: (n, dim), or of a
+    tower with views (n, k, dim) as encoders.space.ModelSpace.background gives them.
     """
 
     version: int

@@ -14,6 +14,7 @@ from PIL import Image
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, SpaceMismatch
 from encoders.space import open_space
+from tests.encoders.viewed import with_views
 from tools.embed import main
 from tools.npz import read_vectors, write_npz
 
@@ -47,6 +48,23 @@ def test_windows_of_files(tmp_path: Path, sounds: list[str]) -> None:
     output = tmp_path / "out.npz"
     assert main([*sounds, "--modality", "audio", "--windows", "-o", str(output)]) == 0
     assert [views.shape for views in np.load(output).values()] == [(1, 256), (3, 256)]
+
+
+def test_views_of_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture, output = tmp_path / "wide.png", tmp_path / "out.npz"
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (90, 160, 3)).astype(np.uint8)).save(picture)
+    folder = tmp_path / "viewed"
+    folder.mkdir()
+    command = [str(picture), "--space", str(with_views(folder)), "--modality", "image"]
+    assert main([*command, "--views", "-o", str(output)]) == 0
+    (rows,) = np.load(output).values()
+    assert rows.shape == (1 + 2 + 6, 256)
+    assert main([*command, "-o", str(output)]) == 0
+    (whole,) = np.load(output).values()
+    np.testing.assert_array_equal(rows[0], whole)
+    assert main([*command, "--views", "--windows", "-o", str(output)]) == 2
+    assert "--windows and --views: both given, expected one of them" in capsys.readouterr().err
 
 
 def test_texts_whatever_they_are_called(tmp_path: Path) -> None:
