@@ -103,7 +103,8 @@ def tune(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
     train, dev = rest.split(recipe.dev, args.seed)
 
     model = open_tower(checkpoint, sense, examples.view_shape)
-    rank, alpha = args.rank or RANK, args.alpha or ALPHA
+    rank = RANK if args.rank is None else args.rank
+    alpha = ALPHA if args.alpha is None else args.alpha
     tower: Any = (
         HeadTower(model, sense)
         if args.tune == "head"
