@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,13 @@ def build(clock: Clock, **fields: Any) -> MicrophoneDriver:
 
 
 def hear(
-    server: PulseServer, driver: MicrophoneDriver, clock: Clock, sound: Sound, rate_hz: int
+    pulse: PulseServer, driver: MicrophoneDriver, clock: Clock, sound: Sound, rate_hz: int
 ) -> tuple[int, list[Sample]]:
     """When (n, channels) in -1..1, fed to the server, begins; and what the driver gives of it.
 
     The first second and the last quarter may be missing.
     """
-    with server.feed(pcm(sound), rate_hz) as begin_ns:
+    with pulse.feed(pcm(sound), rate_hz) as begin_ns:
         begin_ns += clock.now_ns() - time.monotonic_ns()
         end_ns = begin_ns + (len(sound) - rate_hz // 4) * NS_PER_S // rate_hz
         driver.connect()
@@ -108,33 +107,18 @@ def match(heard: Sound, said: Sound) -> tuple[int, float]:
     return best, float(score[best])
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulseServer]:
-    server = PulseServer(tmp_path_factory.mktemp("pulse"))
-    with pytest.MonkeyPatch.context() as environment:
-        server.use(environment)
-        yield server
-
-
-@pytest.fixture
-def server(home: PulseServer) -> Iterator[PulseServer]:
-    home.start()
-    yield home
-    home.stop()
-
-
 class TestTone:
     @pytest.mark.parametrize(
         ("rate_hz", "device_rate_hz"),
         [(48_000, None), (16_000, None), (16_000, 48_000), (16_000, 44_100), (48_000, 16_000)],
     )
     def test_pitch_level_and_noise(
-        self, server: PulseServer, rate_hz: int, device_rate_hz: int | None
+        self, pulse: PulseServer, rate_hz: int, device_rate_hz: int | None
     ) -> None:
         clock = SystemClock()
         driver = build(clock, rate_hz=rate_hz, device_rate_hz=device_rate_hz)
         sound = padded(tone(1.0, 1000.0), RATE_HZ)[:, np.newaxis]
-        _, samples = hear(server, driver, clock, sound, RATE_HZ)
+        _, samples = hear(pulse, driver, clock, sound, RATE_HZ)
         assert sum(s.lost for s in samples) == 0
         heard = loud_middle(joined(samples)[0][:, 0], rate_hz)
         level, snr_db = fit(heard, 1000.0, rate_hz)
@@ -148,11 +132,11 @@ class TestChannels:
     HZ = (400.0, 900.0, 1400.0, 2300.0)
 
     @pytest.mark.parametrize("channels", [4, (0, 2), (3,), (2, 1), 1])
-    def test_each_is_its_own(self, server: PulseServer, channels: Any) -> None:
+    def test_each_is_its_own(self, pulse: PulseServer, channels: Any) -> None:
         clock = SystemClock()
         driver = build(clock, rate_hz=RATE_HZ, channels=channels, device_channels=4)
         sound = padded(np.stack([tone(1.0, hz) for hz in self.HZ], axis=1), RATE_HZ)
-        _, samples = hear(server, driver, clock, sound, RATE_HZ)
+        _, samples = hear(pulse, driver, clock, sound, RATE_HZ)
         picked = range(channels) if isinstance(channels, int) else channels
         sound = joined(samples)[0]
         assert sound.shape[1] == len(picked)
@@ -187,11 +171,11 @@ class TestTime:
         "fields",
         [{}, {"device_rate_hz": 48_000}, {"rate_hz": 8000, "device_rate_hz": FED_HZ}],
     )
-    def test_stamps_are_when_it_sounded(self, server: PulseServer, fields: dict[str, Any]) -> None:
+    def test_stamps_are_when_it_sounded(self, pulse: PulseServer, fields: dict[str, Any]) -> None:
         clock = SystemClock()
         driver = build(clock, **{"rate_hz": FED_HZ, **fields})
         one, train = self.chirps()
-        first_ns, samples = hear(server, driver, clock, train[:, np.newaxis], FED_HZ)
+        first_ns, samples = hear(pulse, driver, clock, train[:, np.newaxis], FED_HZ)
         (info,) = driver.streams
         rate_hz = int(info.rate_hz or 0)
         one = soxr.resample(one, FED_HZ, rate_hz)
@@ -219,7 +203,7 @@ class TestTime:
 
 
 class TestSpeech:
-    def test_a_sentence_is_heard_as_it_was_said(self, server: PulseServer, tmp_path: Path) -> None:
+    def test_a_sentence_is_heard_as_it_was_said(self, pulse: PulseServer, tmp_path: Path) -> None:
         if shutil.which("espeak-ng") is None:
             pytest.skip("no espeak-ng: apt install espeak-ng")
         said_path = tmp_path / "said.wav"
@@ -229,7 +213,7 @@ class TestSpeech:
         clock = SystemClock()
         driver = build(clock, rate_hz=16_000)
         at_server = padded(soxr.resample(said, said_hz, RATE_HZ), RATE_HZ)[:, np.newaxis]
-        begin_ns, samples = hear(server, driver, clock, at_server, RATE_HZ)
+        begin_ns, samples = hear(pulse, driver, clock, at_server, RATE_HZ)
         sound, t_ns = joined(samples)
         tick, score = match(sound[:, 0], soxr.resample(said, said_hz, 16_000))
         late_ms = (int(t_ns[tick]) - begin_ns) / MS - 1500
