@@ -7,16 +7,18 @@ offset to the agent's is learnt from the callbacks.
 
 A sound server that hangs sets no flag, and to close its stream would not return: a stream that
 does not call back for `watchdog_s` is lost and put aside, and opened anew once it goes on. To
-open one on a server that hangs already does block; `isolate: true` keeps that from the agent.
+open one on a server that hangs does block, and one whose server dies may never end: by default a
+microphone has a process of its own, which can be killed.
 """
 
 from __future__ import annotations
 
 import math
 import queue
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from msgspec import Meta
@@ -26,7 +28,7 @@ from agent.contracts import Device
 from agent.errors import DeviceBusy, DeviceLost, DeviceNotFound, ReadTimeout
 from agent.types import Array, Int64Array, Sample, Settings, StreamInfo
 from drivers._microphone.devices import SoundInput, find_input, import_sounddevice, list_devices
-from drivers._microphone.portaudio import PORTAUDIO, Block, OpenStream, Receiver
+from drivers._microphone.portaudio import PORTAUDIO, Block, OpenStream, Receiver, threads_now
 from drivers._microphone.resample import Resampler
 from drivers._microphone.timeline import AudioTimeline
 
@@ -132,6 +134,8 @@ class MicrophoneDriver:
     """See the module docstring. `seq` counts ticks since connect, with the lost ones."""
 
     Config = MicrophoneConfig
+    # Only the end of a process ends what PortAudio may begin: see drivers/_microphone/portaudio.py.
+    defaults: ClassVar[Mapping[str, Any]] = {"isolate": sys.platform == "linux"}
 
     def __init__(self, name: str, config: MicrophoneConfig, clock: Clock) -> None:
         self._name, self._config, self._clock = name, config, clock
@@ -193,7 +197,7 @@ class MicrophoneDriver:
         try:
             return source.receiver.blocks.get(timeout=min(wait_s, max(0.0, source.patience_s)))
         except queue.Empty as exc:
-            if not source.stream.active:
+            if source.stopped or source.circles:
                 raise DeviceLost(f"{self._label}: has stopped") from exc
             if source.patience_s <= 0:
                 raise DeviceLost(
@@ -236,7 +240,8 @@ class MicrophoneDriver:
 
     def _start(self, sd: Any, device: SoundInput, rate_hz: int, channels: int) -> OpenStream:
         c = self._config
-        receiver = Receiver(self._clock, rate_hz, math.ceil(c.queue_s / c.block_s))
+        blocks = math.ceil(c.queue_s / c.block_s)
+        receiver = Receiver(self._clock, rate_hz, blocks, sd.CallbackStop)
         stream = sd.RawInputStream(
             samplerate=rate_hz,
             blocksize=max(1, round(c.block_s * rate_hz)),
@@ -244,13 +249,18 @@ class MicrophoneDriver:
             channels=channels,
             dtype="int16",
             callback=receiver,
+            finished_callback=receiver.ended.set,
         )
+        before = threads_now()
         try:
             stream.start()
         except sd.PortAudioError:
             stream.close()
             raise
-        return OpenStream(stream, receiver, device.name, c.block_s, c.watchdog_s, self._clock)
+        threads = threads_now() - before
+        return OpenStream(
+            stream, receiver, threads, device.name, c.block_s, c.watchdog_s, self._clock
+        )
 
 
 PLUGIN = MicrophoneDriver

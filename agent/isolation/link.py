@@ -32,6 +32,7 @@ class ChildLink:
         self._label, self._clock = label, clock
         self._partial = b""
         self._output_open = True
+        self._said, self._again = b"", 0
         self._fds: list[int] = []
         self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
@@ -86,6 +87,7 @@ class ChildLink:
 
     def close(self) -> None:
         """Kill it, and close everything."""
+        self._log_line(b"")
         self._socket.close()
         for fd in self._fds:
             os.close(fd)
@@ -137,5 +139,18 @@ class ChildLink:
             self._poll.unregister(self.process.output)
         *lines, self._partial = (self._partial + (data or b"\n")).split(b"\n")
         for line in filter(None, lines):
-            logger.warning("%s: %s", self._label, line.decode(errors="replace"))
+            self._log_line(line)
         return bool(data)
+
+    def _log_line(self, line: bytes) -> None:
+        """A line that comes again and again is told once, and how often when another follows: a
+        library that runs in circles says the same a hundred thousand times a second.
+        """
+        if line == self._said:
+            self._again += 1
+            return
+        if self._again:
+            logger.warning("%s: the last line came %d times more", self._label, self._again)
+        self._said, self._again = line, 0
+        if line:
+            logger.warning("%s: %s", self._label, line.decode(errors="replace"))

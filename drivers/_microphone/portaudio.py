@@ -2,25 +2,32 @@
 
 PortAudio is not safe for threads, looks for devices only when it starts, and ends every stream
 when it is ended. And it waits without an end: where a sound server hangs (measured with a stopped
-PulseAudio), to open, abort, close or end anything returns only when the server goes on. A stream
-that no longer calls back is therefore put aside, not closed; its callback tells when it is alive.
+PulseAudio), to open, abort, close or end anything returns only when the server goes on. To abort
+a stream cancels its thread, which may then keep a lock of the sound server's library for ever. A
+stream is therefore ended by its own callback, and closed once its thread has ended; one that no
+longer calls back is put aside until it does. And where ALSA's server dies, its thread may run in
+circles for ever (PortAudio 19.6: 300,000 lines a second on stderr), whatever is asked of it: only
+the end of the process ends that, which is why a microphone has a process of its own by default.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agent.clock import Clock, from_s, to_s
 from agent.errors import DeviceBusy, DeviceNotFound
 from drivers._microphone.timeline import DeviceClock
 
-__all__ = ["PORTAUDIO", "Block", "OpenStream", "PortAudio", "Receiver"]
+__all__ = ["PORTAUDIO", "Block", "OpenStream", "PortAudio", "Receiver", "threads_now"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +35,7 @@ LOCK_S = 2.0  # a driver that waits longer for PortAudio waits for one that hang
 # Some host APIs leave the capture time at 0; no sound waits this long in one that does not.
 MAX_LATENCY_S = 10.0
 RECENT_S = 0.2  # a stream that called back within this, or five of its blocks, is alive
+CIRCLES = 0.05  # of a core: a thread that waits for its server takes a hundredth of that
 FIRST_S = 3.0  # PulseAudio may start a source, or wake a device, before it gives the first block
 
 
@@ -45,17 +53,23 @@ class Block:
 class Receiver:
     """The end of the queue that PortAudio's thread has; the driver has the other.
 
-    heard_ns: when it was last called. first: whether it is yet to be called.
+    stop: what the callback raises to end its stream. heard_ns: when it was last called. first:
+    whether it is yet to be called. ending: whether its next call is to end the stream. ended: set
+    once the stream has.
     """
 
-    def __init__(self, clock: Clock, rate_hz: int, max_blocks: int) -> None:
+    def __init__(self, clock: Clock, rate_hz: int, max_blocks: int, stop: type[Exception]) -> None:
         self.blocks: queue.Queue[Block] = queue.Queue(max_blocks)
-        self.heard_ns, self.first = clock.now_ns(), True
+        self.heard_ns, self.first, self.ending = clock.now_ns(), True, False
+        self.ended = threading.Event()
+        self._stop = stop
         self._clock, self._rate_hz, self._device_clock = clock, rate_hz, DeviceClock()
         self._dropped, self._overflow = 0, False
 
     def __call__(self, data: Any, count: int, time: Any, status: Any) -> None:
         """PortAudio's callback: keep `count` ticks, or count them where there is no room."""
+        if self.ending:
+            raise self._stop
         arrival_ns = self._clock.now_ns()
         if 0 <= time.currentTime - time.inputBufferAdcTime <= MAX_LATENCY_S:
             offset_ns = self._device_clock.observe(time.currentTime, arrival_ns)
@@ -75,14 +89,21 @@ class Receiver:
 
 @dataclass
 class OpenStream:
-    """One stream of PortAudio and what came of it. watchdog_s: see MicrophoneConfig."""
+    """One stream of PortAudio and what came of it.
+
+    threads: those that it was started with, as `threads_now` has them. watchdog_s: see
+    MicrophoneConfig.
+    """
 
     stream: Any
     receiver: Receiver
+    threads: frozenset[str]
     device: str
     block_s: float
     watchdog_s: float
     clock: Clock
+    _ran_ns: tuple[int, int] | None = None  # when last asked, and the time its thread had run
+    _circles: bool = False
 
     @property
     def silent_s(self) -> float:
@@ -96,21 +117,30 @@ class OpenStream:
         return limit_s - self.silent_s
 
     @property
-    def alive(self) -> bool:
-        """Whether to close it will return: it has ended by itself, or called back just now."""
-        return not self.stream.active or self.silent_s <= max(RECENT_S, 5 * self.block_s)
+    def stopped(self) -> bool:
+        """Whether it has ended, so that to close it returns."""
+        return self.receiver.ended.is_set() or not self.stream.active
 
-    def wait_alive(self) -> bool:
-        """`alive`, after a wait for its next block where that may still come."""
-        blocks = self.receiver.blocks
-        if not self.alive and self.patience_s > 0:
-            while not blocks.empty():
-                blocks.get_nowait()
-            try:
-                blocks.get(timeout=self.patience_s)
-            except queue.Empty:
-                return self.alive
-        return self.alive
+    @property
+    def circles(self) -> bool:
+        """Whether its thread was seen to run, and not to call back, from one asking to the next."""
+        if self.silent_s <= max(RECENT_S, 5 * self.block_s):
+            self._ran_ns, self._circles = None, False
+            return False
+        now_ns, ran_ns = self.clock.now_ns(), sum(map(_ran_ns, self.threads))
+        since_ns, before_ns = self._ran_ns or (now_ns, ran_ns)
+        if now_ns - since_ns > from_s(RECENT_S) / 2:
+            self._circles |= ran_ns - before_ns > CIRCLES * (now_ns - since_ns)
+            since_ns, before_ns = now_ns, ran_ns
+        self._ran_ns = since_ns, before_ns
+        return self._circles
+
+    def end(self) -> bool:
+        """Ask it to end, and wait while it may. False: it hangs."""
+        self.receiver.ending = True
+        while not (self.stopped or self.circles) and self.patience_s > 0:
+            self.receiver.ended.wait(min(RECENT_S, max(self.patience_s, 0.001)))
+        return self.stopped
 
 
 class PortAudio:
@@ -120,6 +150,7 @@ class PortAudio:
         self._lock = threading.Lock()
         self._open: list[OpenStream] = []
         self._hung: list[OpenStream] = []
+        self._sd: Any = None
 
     @contextmanager
     def held(self, sd: Any, label: str) -> Iterator[None]:
@@ -129,10 +160,11 @@ class PortAudio:
         """
         if not self._lock.acquire(timeout=LOCK_S):
             raise DeviceBusy(f"{label}: PortAudio is held by an input that hangs: isolate that one")
+        self._sd = sd
         try:
-            for one in [one for one in self._hung if one.alive]:
+            for one in [one for one in self._hung if one.stopped]:
                 self._hung.remove(one)
-                _close(one)
+                one.stream.close()
             if not self._open and not self._hung:
                 while sd._initialized:
                     sd._terminate()
@@ -153,20 +185,33 @@ class PortAudio:
 
     def remove(self, one: OpenStream) -> None:
         """Close `one`, or put it aside where that would not return."""
-        if one.wait_alive() and self._lock.acquire(timeout=LOCK_S):
+        if one.end() and self._lock.acquire(timeout=LOCK_S):
             try:
-                _close(one)
+                one.stream.close()
             finally:
                 self._lock.release()
         else:
             logger.warning("microphone: %r hangs: it is closed when it goes on", one.device)
             self._hung.append(one)
+            # To end PortAudio with it would wait for ever; the system takes back what it has.
+            atexit.unregister(self._sd._exit_handler)
         self._open.remove(one)
 
 
-def _close(one: OpenStream) -> None:
-    one.stream.abort()
-    one.stream.close()
+def threads_now() -> frozenset[str]:
+    """The numbers of this process's threads; none where the system is not Linux."""
+    try:
+        return frozenset(os.listdir("/proc/self/task"))
+    except FileNotFoundError:
+        return frozenset()
+
+
+def _ran_ns(thread: str) -> int:
+    """How long it has been on a core; 0 once it has ended."""
+    try:
+        return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0])
+    except OSError:
+        return 0
 
 
 PORTAUDIO = PortAudio()
