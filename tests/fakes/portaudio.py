@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +14,7 @@ __all__ = ["FakeSounddevice", "FakeStream"]
 class FakeStream:
     """A stream whose callback the test calls, by `give`."""
 
-    active = True
-
-    def __init__(self, sd: FakeSounddevice, callback: Callable[..., None], **asked: Any) -> None:
+    def __init__(self, sd: FakeSounddevice, callback: Any, **asked: Any) -> None:
         if sd.refuse_open is not None:
             raise sd.refuse_open
         if asked["samplerate"] not in sd.rates_hz:
@@ -24,15 +22,21 @@ class FakeStream:
         if asked["channels"] not in sd.counts:
             raise sd.PortAudioError("Error opening: Invalid number of channels", -9998)
         self._sd, self._callback, self.asked = sd, callback, asked
+        self._aborted = False
         sd.held += 1
         sd.stream = self
+
+    @property
+    def active(self) -> bool:
+        """Until it is aborted, or its callback, which PortAudio calls all the time, ends it."""
+        return not (self._aborted or self._callback.ending)
 
     def start(self) -> None:
         if self._sd.refuse_start is not None:
             raise self._sd.refuse_start
 
     def abort(self) -> None:
-        self.active = False
+        self._aborted = True
 
     def close(self) -> None:
         self._sd.held -= 1
@@ -54,6 +58,9 @@ class FakeSounddevice:
     """
 
     class PortAudioError(Exception):
+        pass
+
+    class CallbackStop(Exception):
         pass
 
     def __init__(self, *names: str) -> None:
@@ -96,5 +103,5 @@ class FakeSounddevice:
         if rate_hz not in self.rates_hz:
             raise self.PortAudioError("Invalid sample rate", -9997)
 
-    def RawInputStream(self, callback: Callable[..., None], **asked: Any) -> FakeStream:
+    def RawInputStream(self, callback: Any, **asked: Any) -> FakeStream:
         return FakeStream(self, callback, **asked)

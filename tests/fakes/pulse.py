@@ -9,14 +9,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
+from agent.clock import SystemClock
+from agent.config_file import build_config
+from agent.contracts import Driver
+from agent.isolation.driver import make_driver
 from tests.fakes.killable import Killable
 
-__all__ = ["RATE_HZ", "PulseServer", "why_not"]
+__all__ = ["RATE_HZ", "PulseServer", "isolated_microphone", "why_not"]
 
 RATE_HZ = 48_000
 START_S = 20
@@ -50,6 +55,12 @@ def why_not() -> str | None:
     if not list(Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so")):
         missing.append("ALSA's pulse plugin")
     return f"no {', '.join(missing)}: apt install {APT}" if missing else None
+
+
+def isolated_microphone(**fields: Any) -> Driver:
+    """As the agent has it: in a process that can be killed when PortAudio cannot be ended."""
+    raw = {"kind": "microphone", "read_timeout_s": 0.1, **fields}
+    return make_driver(build_config({"drivers": {"mic": raw}}).drivers[0], SystemClock())
 
 
 class PulseServer(Killable):
