@@ -32,7 +32,7 @@ from encoders.preprocess.base import Float32Array
 from encoders.registry import find_plugin
 from encoders.tower import OnnxTower
 
-__all__ = ["ModelSpace", "open_space"]
+__all__ = ["ModelSpace", "open_space", "read_versions"]
 
 TEXT = "text"
 ENTRY_POINTS = "sensebind.encoders"
@@ -65,6 +65,7 @@ def open_space(path: str, options: RuntimeOptions) -> ModelSpace:
         if not (folder / file.path).is_file():
             raise ModelMissing(f"{folder / file.path}: no such file, named in {MANIFEST_NAME}")
     identity = _identity(settings, entries, options)
+    versions = {name: _version(settings, name, entry) for name, entry in entries.items()}
     if options.cache is not None:  # by content, so that no tower is run by another's engine
         options = replace(options, cache=options.cache / identity)
     towers = {
@@ -73,18 +74,24 @@ def open_space(path: str, options: RuntimeOptions) -> ModelSpace:
         )
         for modality, entry in entries.items()
     }
-    return ModelSpace(folder, settings, identity, towers)
+    return ModelSpace(folder, settings, identity, versions, towers)
 
 
 class ModelSpace:
     """A contracts.Space. Made by `open_space`; its parts may be used by many threads."""
 
     def __init__(
-        self, folder: Path, settings: SpaceSettings, identity: str, towers: Mapping[str, Any]
+        self,
+        folder: Path,
+        settings: SpaceSettings,
+        identity: str,
+        versions: Mapping[str, str],
+        towers: Mapping[str, Any],
     ) -> None:
         self._folder = folder
         self._settings = settings
         self._identity = identity
+        self._versions = versions
         self._towers = dict(towers)
         self._background: dict[str, Float32Array] | None = None
         self._lock = threading.Lock()
@@ -97,6 +104,13 @@ class ModelSpace:
     def identity(self) -> str:
         """ "name@hash": 12 hex digits over every file in use and every preprocessing setting."""
         return self._identity
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of each tower, by sense: 12 hex digits over its fp32 file (that of its own precision
+        where it has none) and its settings; what its background is stored with.
+        """
+        return self._versions
 
     @property
     def dim(self) -> int:
@@ -202,6 +216,14 @@ class ModelSpace:
         path = checked_path(self._folder, entry)
         with np.load(path, allow_pickle=False) as banks:
             found = {name: banks[name].astype(np.float32) for name in banks.files}
+            told = read_versions(banks.zip.comment)
+        for name in sorted(told.keys() & self._versions.keys()):
+            if told[name] != self._versions[name]:
+                raise ModelMismatch(
+                    f"{path}: {name} vectors are of tower {told[name]}, expected of "
+                    f"{self._versions[name]}; make them again: python -m tools.make_background "
+                    f"--space {self._folder}"
+                )
         return {name: self._bank(name, bank, path) for name, bank in found.items()}
 
     def _bank(self, modality: str, bank: Float32Array, path: Path) -> Float32Array:
@@ -242,20 +264,42 @@ def _entries(
     return kinds, entries
 
 
+def read_versions(comment: bytes) -> dict[str, str]:
+    """ModelSpace.versions as a background's archive has them in its comment; of an archive that
+    numpy wrote none.
+    """
+    return msgspec.json.decode(comment, type=dict[str, str]) if comment else {}
+
+
 def _identity(
     settings: SpaceSettings, entries: Mapping[str, TowerSettings], options: RuntimeOptions
 ) -> str:
     content: dict[str, Any] = {"dim": settings.dim}
     for modality, entry in entries.items():
-        fields = msgspec.to_builtins(entry)
-        kept = {name: value for name, value in fields.items() if name not in _NOT_HASHED}
-        if kept.get("views", ...) is None:  # so that a tower without keeps the hash it ever had
-            del kept["views"]
-        kept["kind"] = settings.towers[modality]["kind"]
-        file = entry.files[entry.chosen(options.precision)]
-        kept["sha256"] = file.sha256
-        if file.data:
-            kept["data"] = file.data.sha256
-        content[modality] = kept
-    digest = hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
-    return f"{settings.name}@{digest[:12]}"
+        content[modality] = _hashed(settings, modality, entry, options.precision)
+    return f"{settings.name}@{_digest(content)}"
+
+
+def _version(settings: SpaceSettings, modality: str, entry: TowerSettings) -> str:
+    return _digest(_hashed(settings, modality, entry, "fp32"))
+
+
+def _hashed(
+    settings: SpaceSettings, modality: str, entry: TowerSettings, precision: str | None
+) -> dict[str, Any]:
+    """Of a tower all that its vectors depend on, its files by content."""
+    fields = msgspec.to_builtins(entry)
+    kept = {name: value for name, value in fields.items() if name not in _NOT_HASHED}
+    if kept.get("views", ...) is None:  # so that a tower without keeps the hash it ever had
+        del kept["views"]
+    kept["kind"] = settings.towers[modality]["kind"]
+    file = entry.files[entry.chosen(precision)]
+    kept["sha256"] = file.sha256
+    if file.data:
+        kept["data"] = file.data.sha256
+    return kept
+
+
+def _digest(content: dict[str, Any]) -> str:
+    encoded = msgspec.json.encode(content, order="deterministic")
+    return hashlib.sha256(encoded).hexdigest()[:12]

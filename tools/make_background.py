@@ -13,6 +13,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +22,7 @@ from agent.contracts import RuntimeOptions
 from agent.errors import AgentError, ConfigError
 from agent.types import Array, Embedding, StreamInfo, Window
 from encoders.files import read_file
-from encoders.space import open_space
+from encoders.space import ModelSpace, open_space
 from tools.npz import write_npz
 
 __all__ = ["main"]
@@ -58,8 +59,10 @@ def main(argv: list[str] | None = None) -> int:
             *_made_depth(rng),
             *_made_motion(rng),
         ]
-        banks = _embed(args.space, windows)
-        write_npz(args.output, banks)
+        space = open_space(args.space, RuntimeOptions(precision="fp32"))
+        banks = _embed(space, windows)
+        versions = {name: space.versions[name] for name in banks}
+        write_npz(args.output, banks, msgspec.json.encode(versions).decode())
     except AgentError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
@@ -75,8 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _embed(space_path: str, windows: Sequence[Window]) -> dict[str, NDArray[np.float16]]:
-    space = open_space(space_path, RuntimeOptions(precision="fp32"))
+def _embed(space: ModelSpace, windows: Sequence[Window]) -> dict[str, NDArray[np.float16]]:
     banks = {}
     for modality in space.modalities:
         encoder = space.encoder(modality)

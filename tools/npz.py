@@ -17,17 +17,17 @@ __all__ = ["read_vectors", "write_npz"]
 AGAIN = "python -m tools.embed --space {space} --modality SENSE FILES -o {path}"
 
 
-def write_npz(path: Path, arrays: Mapping[str, Array], space: str = "") -> None:
+def write_npz(path: Path, arrays: Mapping[str, Array], comment: str = "") -> None:
     """Write `arrays` by name, uncompressed, as numpy.load reads them; the same bytes each time.
 
-    space: identity "name@hash" of the space that they are vectors of, kept as the archive's
-    comment: as an array of its own it would take a name that a file or text may have.
+    comment: the archive's; of vectors the identity "name@hash" of their space, which as an array of
+    its own would take a name that a file or text may have.
 
     numpy.savez takes names as keyword arguments, so "file" could not be one. Whole or not there;
     raises ConfigError naming `path` where it cannot be written.
     """
     with open_atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
-        archive.comment = space.encode()
+        archive.comment = comment.encode()
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -21,6 +22,7 @@ from encoders.bind.schedule import TrainConfig
 from encoders.manifest import MANIFEST_NAME, SpaceSettings, convert, read_entry, read_manifest
 from encoders.preprocess.base import Float32Array, Preprocess
 from encoders.registry import find_plugin
+from encoders.space import read_versions
 from encoders.tower import PreprocessSettings, WindowSettings
 
 __all__ = ["BACKGROUND_ROWS", "BindRecipe", "base_folder", "copy_base", "read_recipe"]
@@ -117,9 +119,12 @@ def copy_base(
     manifest["name"], manifest["licence"] = name, licence
     manifest["towers"].pop(modality, None)
     banks: dict[str, Any] = {}
+    versions: dict[str, str] = {}
     if settings.background:
         with np.load(base / settings.background.path, allow_pickle=False) as own:
             banks = {sense: own[sense] for sense in own.files}
+            versions = read_versions(own.zip.comment)
+    versions.pop(modality, None)  # the tower has no file yet
     rows = np.linspace(0, len(bank) - 1, min(len(bank), BACKGROUND_ROWS)).astype(np.int64)
     banks[modality] = bank[rows].astype(np.float16)
     try:
@@ -128,6 +133,8 @@ def copy_base(
             _link(base / file, folder / file)
         background = folder / "background.npz"
         np.savez(background, **banks)
+        with zipfile.ZipFile(background, "a") as archive:
+            archive.comment = msgspec.json.encode(versions)
         manifest["background"] = msgspec.to_builtins(read_entry(background))
         text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
         (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, EncodeFailed, ModelMismatch, ModelMissing
 from encoders.space import open_space
 from tests.encoders.made import made_windows
+from tools.npz import write_npz
 
 COMPACT = Path(encoders.models.compact.__file__).parent
 CPU = RuntimeOptions()
@@ -346,6 +348,25 @@ class TestPrior:
         write_background(folder, imu=np.ones((4, 8), np.float16))
         with pytest.raises(ModelMismatch, match=r"imu is \[4, 8\], expected \[n >= 1, 256\]"):
             open_space(str(folder), CPU).prior(np.ones(256), "imu")
+
+    def test_background_of_another_tower(self, folder: Path) -> None:
+        """Replaced as encoders.bind does it: another file of the same sense."""
+        versions = dict(open_space(str(folder), CPU).versions)
+        bank = np.eye(256, dtype=np.float16)[:4]
+        for told in (versions, {"smell": "0" * 12}, {}):
+            comment = msgspec.json.encode(told).decode()
+            write_npz(folder / "background.npz", {"imu": bank}, comment)
+            edit(folder, lambda m: m.update(background=file_entry(folder, "background.npz")))
+            assert open_space(str(folder), CPU).background("imu").shape == (4, 1, 256)
+        write_npz(folder / "background.npz", {"imu": bank}, msgspec.json.encode(versions).decode())
+        other = file_entry(folder, "imu.onnx") | {"sha256": "0" * 64}
+        edit(folder, lambda m: m["towers"]["imu"]["files"].update(fp32=other))
+        edit(folder, lambda m: m.update(background=file_entry(folder, "background.npz")))
+        with pytest.raises(ModelMismatch) as caught:
+            open_space(str(folder), CPU).background("imu")
+        told = str(caught.value)
+        assert f"imu vectors are of tower {versions['imu']}, expected of " in told
+        assert told.endswith(f"python -m tools.make_background --space {folder}")
 
 
 def write_background(folder: Path, **banks: np.ndarray) -> None:
