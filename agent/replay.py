@@ -7,6 +7,7 @@ them, and windows, scores and gates depend on nothing else.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from agent.types import Embedding, Sample
 from agent.wire import Event, Request
 
 __all__ = ["Progress", "ReplayOptions", "replay"]
+
+logger = logging.getLogger(__name__)
 
 # (first arrival, arrival of the next sample, both in ns of the log; the log's duration in s)
 Progress = Callable[[int, int, float], None]
@@ -131,7 +134,9 @@ class _Player:
             t_ns, request = controls.pop(0)
             self._until(t_ns)
             if request.op in CHANGING:
-                self._operations.handle(request)
+                error = self._operations.handle(request).error
+                if error is not None:  # it was carried out when the log was recorded
+                    logger.warning("left out of the replay, %s: %s", request.op, error.message)
         self._until(sample.arrival_ns)
         self._core.pumps[0].accept(sample)
         self._encode()

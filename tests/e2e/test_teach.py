@@ -74,6 +74,14 @@ def test_what_a_running_agent_has_just_heard(tmp_path: Path) -> None:
     result = run("tools.replay", "--log", log, "--events", events, "--quiet")
     assert result.returncode == 0, result.stderr
     assert "tick" in {query for query, _ in starts(events)}
+    # In a space of another hash its vector means nothing: said, and the rest is replayed.
+    other = ("--set", "space={path: compact, precision: int8}")
+    result = run("tools.replay", "--log", log, *other, "--events", events, "--quiet")
+    assert result.returncode == 0, result.stderr
+    assert starts(events) == []
+    told = [line for line in result.stderr.splitlines() if "query tick: vector: was taught" in line]
+    assert len(told) == 1
+    assert told[0].endswith("teach it again: query.teach or tools.teach")
 
 
 def test_one_example_says_that_it_has_no_score(
