@@ -138,9 +138,9 @@ def judge(
 
     Labelled ones ask one label of all by the unit mean of a recording; chance is then no less than
     always answering the most frequent label. Paired ones ask one anchor of all by a view; anchors
-    of the same recording are no candidates, as those next to it in time show the same; chance of
-    recall@1 is then no less than always pointing into the longest recording. Raises ConfigError for
-    fewer than MIN_RECORDINGS recordings.
+    of the same recording are no candidates, as those next to it in time show the same; chance is
+    then no less than always pointing into the longest recording. Raises ConfigError for fewer than
+    MIN_RECORDINGS recordings.
     """
     recordings = check_enough(examples)
     tasks: dict[str, RetrievalScores] = {}
@@ -208,7 +208,8 @@ def _paired(
     _, counts = np.unique(groups, return_counts=True)
     share = float(counts.max() / len(groups))
     forth, back = (
-        replace(way, chance={**way.chance, 1: max(way.chance[1], share)}) for way in (forth, back)
+        replace(way, chance={k: max(c, share) for k, c in way.chance.items()})
+        for way in (forth, back)
     )
     scores = vectors @ anchors.T
     return forth, back, (scores[own], scores[~left_out]), (found, groups)

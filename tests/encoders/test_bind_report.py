@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,15 @@ def test_vectors_that_are_their_anchors_beat_chance_and_random_ones_do_not() -> 
     assert good.calibration.area == 1
     assert good.gap == pytest.approx(0, abs=1e-6)
     assert not judge("mag", "imu", _units(40, 5), examples).beats_chance
+
+
+def test_chance_is_that_of_always_pointing_into_the_longest_recording_for_each_k() -> None:
+    examples = _pairs(20, 2)
+    groups = np.where(examples.groups < 12, 0, examples.groups)
+    judged = judge("mag", "imu", _units(40, 5), replace(examples, groups=groups))
+    for scores in judged.tasks.values():
+        assert scores.chance[1] == pytest.approx(24 / 40)
+        assert scores.chance[1] <= scores.chance[5] <= scores.chance[10]
 
 
 def test_a_gain_is_told_from_luck_by_the_recordings_it_is_in() -> None:
