@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
 import numpy as np
 
 from agent.contracts import Encoder, RuntimeOptions, TextEncoder
@@ -19,6 +17,7 @@ from agent.errors import ConfigError, EncodeFailed, ModelMismatch, ModelMissing
 from agent.ordinary import nearness, ordinary
 from agent.types import NAME_PATTERN, Array, Embedding
 from encoders.files import read_file
+from encoders.identity import read_versions, space_identity, tower_version
 from encoders.manifest import (
     MANIFEST_NAME,
     SpaceSettings,
@@ -32,13 +31,10 @@ from encoders.preprocess.base import Float32Array
 from encoders.registry import find_plugin
 from encoders.tower import OnnxTower
 
-__all__ = ["ModelSpace", "open_space", "read_versions"]
+__all__ = ["ModelSpace", "open_space"]
 
 TEXT = "text"
 ENTRY_POINTS = "sensebind.encoders"
-
-# Of an entry, what does not change the vectors it gives; the file in use is hashed by content.
-_NOT_HASHED = ("files", "precision", "scale", "window")
 
 
 def open_space(path: str, options: RuntimeOptions) -> ModelSpace:
@@ -64,8 +60,8 @@ def open_space(path: str, options: RuntimeOptions) -> ModelSpace:
     for file in used:
         if not (folder / file.path).is_file():
             raise ModelMissing(f"{folder / file.path}: no such file, named in {MANIFEST_NAME}")
-    identity = _identity(settings, entries, options)
-    versions = {name: _version(settings, name, entry) for name, entry in entries.items()}
+    identity = space_identity(settings, entries, options.precision)
+    versions = {name: tower_version(settings, name, entry) for name, entry in entries.items()}
     if options.cache is not None:  # by content, so that no tower is run by another's engine
         options = replace(options, cache=options.cache / identity)
     towers = {
@@ -262,44 +258,3 @@ def _entries(
         kind = find_plugin(str(rest.pop("kind", "")), "encoders", ENTRY_POINTS, f"{where}.kind")
         kinds[modality], entries[modality] = kind, convert(rest, kind.Config, where)
     return kinds, entries
-
-
-def read_versions(comment: bytes) -> dict[str, str]:
-    """ModelSpace.versions as a background's archive has them in its comment; of an archive that
-    numpy wrote none.
-    """
-    return msgspec.json.decode(comment, type=dict[str, str]) if comment else {}
-
-
-def _identity(
-    settings: SpaceSettings, entries: Mapping[str, TowerSettings], options: RuntimeOptions
-) -> str:
-    content: dict[str, Any] = {"dim": settings.dim}
-    for modality, entry in entries.items():
-        content[modality] = _hashed(settings, modality, entry, options.precision)
-    return f"{settings.name}@{_digest(content)}"
-
-
-def _version(settings: SpaceSettings, modality: str, entry: TowerSettings) -> str:
-    return _digest(_hashed(settings, modality, entry, "fp32"))
-
-
-def _hashed(
-    settings: SpaceSettings, modality: str, entry: TowerSettings, precision: str | None
-) -> dict[str, Any]:
-    """Of a tower all that its vectors depend on, its files by content."""
-    fields = msgspec.to_builtins(entry)
-    kept = {name: value for name, value in fields.items() if name not in _NOT_HASHED}
-    if kept.get("views", ...) is None:  # so that a tower without keeps the hash it ever had
-        del kept["views"]
-    kept["kind"] = settings.towers[modality]["kind"]
-    file = entry.files[entry.chosen(precision)]
-    kept["sha256"] = file.sha256
-    if file.data:
-        kept["data"] = file.data.sha256
-    return kept
-
-
-def _digest(content: dict[str, Any]) -> str:
-    encoded = msgspec.json.encode(content, order="deterministic")
-    return hashlib.sha256(encoded).hexdigest()[:12]

@@ -19,10 +19,10 @@ from agent.errors import ConfigError
 from agent.types import NAME_PATTERN, Settings, WindowSpec
 from encoders.bind.pairs import TEMPLATES
 from encoders.bind.schedule import TrainConfig
+from encoders.identity import read_versions
 from encoders.manifest import MANIFEST_NAME, SpaceSettings, convert, read_entry, read_manifest
 from encoders.preprocess.base import Float32Array, Preprocess
 from encoders.registry import find_plugin
-from encoders.space import read_versions
 from encoders.tower import PreprocessSettings, WindowSettings
 
 __all__ = ["BACKGROUND_ROWS", "BindRecipe", "base_folder", "copy_base", "read_recipe"]

@@ -13,7 +13,8 @@ import yaml
 import encoders.models.compact
 from agent.contracts import RuntimeOptions
 from encoders.bind.binding import BACKGROUND_ROWS, copy_base
-from encoders.space import open_space, read_versions
+from encoders.identity import read_versions
+from encoders.space import open_space
 from tools.npz import write_npz
 
 
