@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import yaml
 
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, EncoderError
@@ -23,13 +22,11 @@ from encoders.bind.binding import BindRecipe, base_folder, copy_base, read_recip
 from encoders.bind.pairs import Collector, parse_source
 from encoders.bind.report import FileFigures, check_enough, judge, write_report
 from encoders.imagebind import folder as exports
-from encoders.manifest import MANIFEST_NAME, read_entry, read_manifest
+from encoders.manifest import read_entry, read_manifest
 from encoders.space import open_space
 from tools.bind_parts import MINUTES, TEXT, fit_told, gather, latency_ms
 
 if TYPE_CHECKING:
-    from encoders.bind.examples import Examples
-    from encoders.bind.lora import TunedTower
     from encoders.bind.report import Judgement
     from encoders.bind.scoring import Estimate
     from encoders.imagebind.checkpoint import Checkpoint
@@ -39,7 +36,6 @@ __all__ = ["WAYS", "add_arguments", "tune"]
 WAYS = ("lora", "head")
 RANK, ALPHA = 8, 16.0
 LORA_BATCH = 16  # a row takes some 0.15 GB of a huge tower of 12 blocks, forth and back
-ROWS = 8  # of views that the written files are held against the tuned tower on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +66,7 @@ def tune(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
         from encoders.bind.lora import HeadTower, LoraTower, open_tower
         from encoders.bind.recall import embed
         from encoders.bind.towers import count
+        from encoders.bind.tuned import write_tuned
         from encoders.imagebind.checkpoint import open_checkpoint
     torch.set_num_threads(args.threads)
     sense, base = args.modality, base_folder(args.space)
@@ -142,7 +139,7 @@ def tune(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
         name = args.name or f"{space.name}_{sense}"
         bank = embed(tower, learned[0].views)
         copy_base(base, partial, sense, check_name(name, "--name"), space.licence, bank)
-        made = _write(partial, base, recipe, exported, checkpoint, sense, tower, test)
+        made = write_tuned(partial, base, recipe, exported, checkpoint, sense, tower, test)
         files = {
             precision: FileFigures(
                 check.bytes,
@@ -151,6 +148,9 @@ def tune(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
             )
             for precision, check in made.items()
         }
+        missing = exported.towers[sense].files.keys() - made.keys()
+        if missing:
+            facts["not written, too far from the tuned tower"] = ", ".join(sorted(missing))
         facts["untuned, ms a window"] = ", ".join(
             f"{latency_ms(base, sense, precision, collector.windows, args.threads):.2f} {precision}"
             for precision in made
@@ -228,49 +228,6 @@ def _refuse(before: Judgement, after: Judgement, gains: Mapping[str, Estimate], 
         told = ["it beats the untuned tower, and not chance"]
     if told:
         raise EncoderError(f"tuning refused: {'; '.join(told)}: see {work / 'report.md'}")
-
-
-def _write(
-    folder: Path,
-    base: Path,
-    recipe: BindRecipe,
-    exported: exports.Report,
-    checkpoint: Checkpoint,
-    sense: str,
-    tower: TunedTower,
-    test: Examples,
-) -> Mapping[str, exports.Check]:
-    """The tuned tower into a copy of the base, in the precisions that the base has it in; each
-    file is held against the tuned weights as tools.export holds it against the published ones.
-    """
-    from encoders.bind.lora import merged
-    from encoders.imagebind.export import FLOORS, export_tower, tower_report
-
-    manifest = yaml.safe_load((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    own = yaml.safe_load((base / MANIFEST_NAME).read_text(encoding="utf-8"))["towers"][sense]
-    own["window"] = msgspec.to_builtins(recipe.window)
-    own["preprocess"] = msgspec.to_builtins(recipe.preprocess)
-    manifest["towers"][sense] = own
-    text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
-    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
-    tuned = tuple(sorted({*(exported.source.tuned or ()), sense}))
-    source = msgspec.structs.replace(exported.source, tuned=tuned)
-    towers = {name: report for name, report in exported.towers.items() if name != sense}
-    exports.write_report(folder, msgspec.structs.replace(exported, source=source, towers=towers))
-    made = exports.ModelFolder(folder, source, exported.made_with)
-    floors = {precision: FLOORS[precision] for precision in exported.towers[sense].files}
-    rows = [test.views[i * len(test) // ROWS] for i in range(ROWS)]
-    with made.partial() as partial:
-        new = export_tower(
-            merged(checkpoint, sense, tower.changed()), sense, floors, rows, partial, _silent
-        )
-        made.add(partial, sense, tower_report(new, floors, "recordings kept out"))
-        made.describe(partial, sense, None, None)
-    return made.report.towers[sense].files
-
-
-def _silent(step: str) -> None:
-    """Exporting one small tower takes seconds."""
 
 
 def _card(

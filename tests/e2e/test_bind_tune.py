@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from agent.contracts import RuntimeOptions
 from encoders.imagebind.checkpoint import random_checkpoint
 from encoders.imagebind.dims import TINY
+from encoders.imagebind.export import FLOORS
 from encoders.manifest import MANIFEST_NAME
 from encoders.space import open_space
 from tools.bind import main
@@ -135,14 +137,36 @@ def test_a_tuned_tower_takes_the_place_of_the_published_one_and_costs_no_more(
     assert "tuned in thermal), expected weights.safetensors" in capsys.readouterr().err
 
 
+def test_a_precision_too_far_from_the_tuned_tower_is_left_out(
+    tmp_path: Path,
+    base: Path,
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though it is the one that the base runs by default."""
+    ran = tmp_path / "ran"
+    shutil.copytree(base, ran)
+    manifest = _manifest(ran)
+    manifest["towers"]["thermal"]["precision"] = "int8"
+    (ran / MANIFEST_NAME).write_text(yaml.safe_dump(manifest))
+    arguments[arguments.index("--space") + 1] = str(ran)
+    monkeypatch.setitem(FLOORS, "int8", 1.1)  # a cosine that there is not
+    assert main([*arguments, "--tune", "head", "--steps", "120"]) == 0, capsys.readouterr().err
+    out = tmp_path / "out"
+    thermal = _manifest(out)["towers"]["thermal"]
+    assert (thermal["precision"], list(thermal["files"])) == ("fp32", ["fp32"])
+    assert not (out / "thermal.int8.onnx").exists()
+    report = (out / "report.md").read_text()
+    assert "- not written, too far from the tuned tower: int8" in report
+
+
 def test_what_is_no_better_than_before_is_refused_and_a_tuned_folder_is_a_base(
     tmp_path: Path, base: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Labels by lot, on a folder in which this sense was tuned before."""
     tuned = tmp_path / "tuned"
-    tuned.mkdir()
-    for file in base.iterdir():
-        (tuned / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(base, tuned)
     report = json.loads((tuned / "report.json").read_text())
     report["source"]["tuned"] = ["depth"]
     (tuned / "report.json").write_text(json.dumps(report))
