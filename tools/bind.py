@@ -98,6 +98,10 @@ def _main(argv: Sequence[str] | None) -> int:
     for source in sources:
         gather(source, collector, recipe, args.modality)
     examples = collector.finish()
+    if collector.skipped:
+        why, times = next(iter(collector.skipped.items()))
+        left_out = sum(collector.skipped.values())
+        print(f"left out: {left_out} windows; {times} as {why}", file=sys.stderr)
     train, dev = examples.split(recipe.dev, args.seed)
     check_enough(dev)
 

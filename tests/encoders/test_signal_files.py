@@ -21,6 +21,12 @@ def test_columns_are_channels_stamped_by_the_first(tmp_path: Path) -> None:
     assert (window.stream.name, window.stream.modality) == ("left_arm", "emg")
 
 
+def test_a_file_without_a_header_loses_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("0,1,2\r\n0.1,3,4\r\n\r\n")
+    assert read_signal(str(path), "emg").data.tolist() == [[1, 2], [3, 4]]
+
+
 def test_an_array_is_one_frame(tmp_path: Path) -> None:
     np.save(tmp_path / "mat.npy", np.ones((4, 6), np.uint16))
     window = read_signal(str(tmp_path / "mat.npy"), "touch")
@@ -33,7 +39,9 @@ def test_an_array_is_one_frame(tmp_path: Path) -> None:
         ("t,a\n0,1\n0,2\n", "rising t"),
         ("t,a\n1,1\n0,2\n", "rising t"),
         ("t\n0\n1\n", "rising t and channels"),
-        ("t,a\n0,1\n", "at least 2 rows"),
+        ("t,a\n0,1\n", "1 rows of numbers, expected at least 2"),
+        ("t,a\n", "0 rows of numbers"),
+        ("hello", "0 rows of numbers"),
         ("t,a\n0,x\n1,2\n", "not numbers"),
         ("t,a\n0,1\n1,nan\n", "not finite"),
     ],
