@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, ModelMismatch
@@ -25,9 +26,8 @@ from encoders.providers import make_session, runtime_errors
 with needs_extra("bind"):
     import onnx
     import torch
-    from onnx import compose, helper, numpy_helper
+    from onnx import compose, helper, numpy_helper, shape_inference
     from onnx.utils import Extractor
-    from onnxruntime.quantization.shape_inference import quant_pre_process
     from torch import Tensor, nn
 
 __all__ = ["Features", "Head", "HeadedGraph"]
@@ -159,11 +159,7 @@ class HeadedGraph:
         dim = self._head.linear.out_features
         _set(merged.graph.input, _value(INPUT, (rows, *self.view_shape)))
         _set(merged.graph.output, _value(OUTPUT, (rows, dim)))
-        # Folds norms into convolutions and tells shapes: the quantiser wants both.
-        quant_pre_process(merged, str(path), skip_symbolic_shape=True)
-        folded = onnx.load(path)
-        _drop_unused_domains(folded)
-        onnx.save(folded, path)
+        _fold(merged, path)
 
     def _model(self, network: Any) -> Any:
         """The head as ONNX, of the opset and the format that the network has."""
@@ -206,10 +202,24 @@ def _set(values: Any, only: Any) -> None:
     values.append(only)
 
 
-def _drop_unused_domains(model: Any) -> None:
-    """onnxruntime adds all that it knows, some of it twice: the quantiser stops at that."""
-    used = {node.domain for node in model.graph.node} | {""}
-    versions = {opset.domain: opset.version for opset in model.opset_import}
-    del model.opset_import[:]
+def _fold(model: Any, path: Path) -> None:
+    """Write `model` as onnxruntime simplifies it for any machine, norms folded into convolutions,
+    with the shapes between operators: the quantiser wants both.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    folded = shape_inference.infer_shapes(onnx.load(path))
+    # It adds every operator set that it knows, some of them twice: the quantiser stops at that.
+    used = {node.domain for node in folded.graph.node} | {""}
+    versions = {opset.domain: opset.version for opset in folded.opset_import}
+    del folded.opset_import[:]
     for domain in sorted(versions.keys() & used - {"ai.onnx"}):
-        model.opset_import.append(helper.make_opsetid(domain, versions[domain]))
+        folded.opset_import.append(helper.make_opsetid(domain, versions[domain]))
+    # The quantiser looks for this mark, or warns.
+    folded.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    onnx.save(folded, path)

@@ -122,6 +122,27 @@ def test_a_trained_head_and_its_network_are_one_tower(
     assert (written["fp32"].file.max_batch == 1) == (rows == 1)
 
 
+def test_weights_in_a_file_beside_the_network_end_in_the_towers_own(tmp_path: Path) -> None:
+    """As torch.onnx.export writes any network by default."""
+    model = onnx.load(network(tmp_path / "whole.onnx"))
+    onnx.save(
+        model, tmp_path / "user.onnx", save_as_external_data=True, location="user.data",
+        size_threshold=0,
+    )  # fmt: skip
+    made = examples()
+    features = Features(tmp_path / "user.onnx", (CHANNELS, LENGTH), 1)
+    head = Head(features.vectors(made.views), DIM, seed=0)
+    written = write_tower(
+        tmp_path / "space", "emg", HeadedGraph(features, head), made.views, window=WINDOW,
+        preprocess=PREPROCESS, new=NewSpace(name="made", licence="none"),
+    )  # fmt: skip
+    assert written["fp32"].least > FLOORS["fp32"]
+    assert {path.suffix for path in (tmp_path / "space").iterdir()} == {".onnx", ".yaml"}
+    (tmp_path / "user.data").unlink()
+    with pytest.raises(ConfigError, match="onnxruntime cannot load it"):
+        Features(tmp_path / "user.onnx", (CHANNELS, LENGTH), 1)
+
+
 def test_the_head_begins_the_same_by_seed_and_takes_a_feature_that_never_changes() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(3, 100, (50, 4)).astype(np.float32)
