@@ -71,6 +71,7 @@ def tune(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
     torch.set_num_threads(args.threads)
     sense, base = args.modality, base_folder(args.space)
     space = open_space(args.space, RuntimeOptions(threads=args.threads))
+    name = check_name(args.name or f"{space.name}_{sense}", "--name")
     recipe = _with_batch(read_recipe(args.recipe, read_manifest(base), sense), args.tune)
     if args.tune == "head" and recipe.augment not in (None, "none"):
         raise ConfigError(
@@ -136,9 +137,8 @@ def tune(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
     partial = args.out.with_name(args.out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        name = args.name or f"{space.name}_{sense}"
         bank = embed(tower, learned[0].views)
-        copy_base(base, partial, sense, check_name(name, "--name"), space.licence, bank)
+        copy_base(base, partial, sense, name, space.licence, bank)
         made = write_tuned(partial, base, recipe, exported, checkpoint, sense, tower, test)
         files = {
             precision: FileFigures(

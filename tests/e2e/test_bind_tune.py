@@ -206,6 +206,7 @@ def test_a_second_tuning_keeps_the_first(
         (["--rank", "25"], "--rank: 25, expected 1..24 for thermal"),
         (["--alpha", "0"], "--alpha: 0, expected a number above 0"),
         (["--size", "phone"], "--size: phone, expected none"),
+        (["--name", "a b"], "--name"),
         (["--licence", "MIT"], "--licence: MIT, expected none"),
         (["--anchor", "thermal"], "--anchor: thermal, expected another sense"),
         (["--space", "compact"], "has no report.json, expected a folder that tools.export"),
