@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         default="compact",
         help="model folder, or the name of one that ships (default: compact)",
     )
-    parser.add_argument("--modality", help="sense of the files: image, audio, depth, thermal, imu")
+    parser.add_argument("--modality", help="sense of the files, one that SPACE has a tower of")
     parser.add_argument(
         "--text",
         action="extend",
