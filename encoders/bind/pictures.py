@@ -1,8 +1,8 @@
-"""What the image tower is trained towards: tiles by class, photographs and stamps by their texts.
+"""What the image tower is trained towards: tiles by class, photographs by what it knew of them.
 
-Needs the extra `bind`. The loss is that of compact's recipe: a softmax over the tiles' classes,
-with CutMix (Yun et al. 2019, arXiv:1905.04899) on some batches, and for pictures with texts a
-softmax over every text with soft targets, and 1 - cosine to the mean of the own texts.
+Needs the extra `bind`. The tower begins from a classifier of ImageNet. Its softmax is given a class
+more for each class of the tiles; the photographs hold it to what it said of them before (Li and
+Hoiem 2016, "Learning without Forgetting", arXiv:1606.09282).
 """
 
 from __future__ import annotations
@@ -13,145 +13,77 @@ import msgspec
 
 from agent.extras import needs_extra
 from agent.types import Settings
-from encoders.bind.losses import anchor_cross_entropy, cosine_regression, soft_targets
+from encoders.bind.backbone import Name
 from encoders.bind.schedule import TrainConfig
-from encoders.bind.towers import Size
 from encoders.bind.train import Batch, Objective
-from encoders.preprocess.base import Float32Array
 from encoders.tower import PreprocessSettings, WindowSettings
 
 with needs_extra("bind"):
     import torch
     from torch import Tensor, nn
-    from torch.nn import functional as F
 
-__all__ = ["PictureRecipe", "crops", "cut_mix", "picture_objective"]
+__all__ = ["PictureRecipe", "picture_objective"]
 
-TILE_SCALE, TILE_SHIFT, TILE_TURN_RAD = (0.8, 1.1), 0.12, 0.15
-TILE_PIXELS = 32
-ASPECT, COLOUR, TILE_COLOUR = 0.15, 0.4, 0.2
-TARGET_TEMPERATURE = 0.07
+TARGET_TEMPERATURE = 0.07  # as recipe.TARGET_TEMPERATURE
 
-_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class PictureRecipe(Settings, frozen=True, kw_only=True):
     """The image tower, bound to text.
 
-    train.batch: tiles a step. pictures: photographs and stamps a step. least_crop: of a picture's
-    side. blurred: share of the pictures brought to a tile's 32 pixels and back. cut_mix: share of
-    the batches. smoothing: of the tiles' targets. own_share: of a soft target on the own texts.
-    texts_weight, regression: of the pictures' two losses. hypernyms, groups: as sources.photos.
+    network: what it begins from; only its last layer is trained. train.batch: tiles a step.
+    pictures: others a step. tiles: how many of each class, by collection; half of them are
+    mirrored. squares: of each photograph beside the whole, a random place and side of `least_side`
+    to 1 of the short side, half of them mirrored. smoothing: of the tiles' targets, by nearness of
+    the classes' texts. keep: weight of staying with what the network said of the photographs. dev:
+    share of them that is left out of it, for a figure.
+
+    absent: classes of ImageNet by number that the data have no photo of. hypernyms, groups: as
+    class_texts.
     """
 
-    size: Size
+    network: Name
     seed: int
     window: WindowSettings
     preprocess: PreprocessSettings
     dev: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     train: TrainConfig
-    pictures: Annotated[int, msgspec.Meta(ge=1)]
-    least_crop: Annotated[float, msgspec.Meta(gt=0, le=1)]
-    blurred: _Share
-    cut_mix: _Share
-    smoothing: _Share
-    own_share: _Share
-    texts_weight: Annotated[float, msgspec.Meta(ge=0)]
-    regression: Annotated[float, msgspec.Meta(ge=0)]
+    pictures: _Count
+    tiles: dict[str, _Count]
+    squares: Annotated[int, msgspec.Meta(ge=0)]
+    least_side: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    smoothing: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    keep: Annotated[float, msgspec.Meta(ge=0)]
+    absent: dict[int, str]
     hypernyms: tuple[tuple[str, ...], ...]
     groups: dict[str, tuple[str, ...]]
 
-
-def crops(
-    pictures: Tensor,
-    size: int,
-    scale: tuple[float, float],
-    shift: float | None,
-    turn_rad: float,
-    colour: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """(n, channels, rows, columns) to (n, channels, size, size): one square of each at a random
-    place, turned, half of them mirrored, brighter or darker by channel.
-
-    scale: of the side. shift: most, of the side; None: anywhere inside.
-    """
-    count = len(pictures)
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(count, *shape, generator=generator)
-
-    side = uniform(*scale)
-    most = 1 - side if shift is None else torch.full_like(side, 2 * shift)
-    x, y = uniform(-1, 1) * most, uniform(-1, 1) * most
-    angle = turn_rad * torch.randn(count, generator=generator)
-    stretch = uniform(1 - ASPECT, 1 + ASPECT)
-    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    rows = [
-        torch.stack([side * mirror * angle.cos(), -side * angle.sin(), x], 1),
-        torch.stack([side * mirror * angle.sin(), side * stretch * angle.cos(), y], 1),
-    ]
-    grid = F.affine_grid(torch.stack(rows, 1), [count, 1, size, size], align_corners=False)
-    cut = F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
-    channels = (count, pictures.shape[1], 1, 1)
-    gain = 1 + colour * (torch.rand(channels, generator=generator) - 0.5)
-    return cut * gain + colour * (torch.rand(channels, generator=generator) - 0.5)
-
-
-def cut_mix(pictures: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A rectangle of each picture is another's, and its target in proportion. New tensors."""
-    rows, columns = pictures.shape[2:]
-    share = torch.rand(2, generator=generator)
-    height, width = (1 + (share[0] * (rows - 1)).int()), (1 + (share[1] * (columns - 1)).int())
-    top = int(torch.randint(rows - int(height) + 1, (), generator=generator))
-    left = int(torch.randint(columns - int(width) + 1, (), generator=generator))
-    other = torch.randperm(len(pictures), generator=generator)
-    place = (..., slice(top, top + int(height)), slice(left, left + int(width)))
-    mixed = pictures.clone()
-    mixed[place] = pictures[other][place]
-    part = float(height * width) / (rows * columns)
-    return mixed, (1 - part) * targets + part * targets[other]
+    def __post_init__(self) -> None:
+        if self.train.evaluations != 1:
+            raise ValueError(
+                f"train.evaluations {self.train.evaluations}, expected 1: the last weights are kept"
+            )
 
 
 def picture_objective(
-    recipe: PictureRecipe,
-    size: int,
-    classes: Float32Array,
-    pictures: Tensor,
-    own: Tensor,
-    bank: Float32Array,
+    recipe: PictureRecipe, names: Tensor, features: Tensor, known: Tensor
 ) -> Objective:
-    """The loss of a step. Batches are tiles with their class as label.
+    """The loss of a step. Batches are features of tiles with their class's number as label; the
+    tower is a LiteHead.
 
-    size: pixels of the tower's views. classes: (m, dim) anchors of the tiles. pictures: float32
-    (n, 3, rows, columns), normalised as views are; own: (n, k) weights of their texts in the bank
-    (k, dim).
+    names: (k, dim) unit vectors of the classes. features: (n, 1280) of the other pictures; known:
+    (n, k) how probable each class was said to be.
     """
-    anchors, texts = torch.from_numpy(classes), torch.from_numpy(bank)
-    smooth = recipe.smoothing / len(anchors)
-    by_class = torch.eye(len(anchors)) * (1 - recipe.smoothing) + smooth
-    by_text = soft_targets(own, texts, recipe.own_share, TARGET_TEMPERATURE)
-    means = F.normalize(own / own.sum(1, keepdim=True) @ texts, dim=1)
+    near = ((names @ names.T) / TARGET_TEMPERATURE).softmax(1)
+    targets = (1 - recipe.smoothing) * torch.eye(len(names)) + recipe.smoothing * near
 
     def loss(tower: nn.Module, batch: Batch, scale: Tensor, generator: torch.Generator) -> Tensor:
-        tiles = crops(
-            batch.views, size, TILE_SCALE, TILE_SHIFT, TILE_TURN_RAD, TILE_COLOUR, generator
-        )
-        targets = by_class[batch.labels]
-        if float(torch.rand((), generator=generator)) < recipe.cut_mix:
-            tiles, targets = cut_mix(tiles, targets, generator)
-        drawn = torch.randint(len(pictures), (recipe.pictures,), generator=generator)
-        whole = crops(pictures[drawn], size, (recipe.least_crop, 1.0), None, 0.0, COLOUR, generator)
-        coarse = F.interpolate(whole, (TILE_PIXELS, TILE_PIXELS), mode="area")
-        coarse = F.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
-        chosen = torch.rand(recipe.pictures, generator=generator) < recipe.blurred
-        whole = torch.where(chosen[:, None, None, None], coarse, whole)
-        vectors = tower(torch.cat([tiles, whole]).contiguous(memory_format=torch.channels_last))
-        of_tiles, of_pictures = vectors[: len(tiles)], vectors[len(tiles) :]
-        return (
-            anchor_cross_entropy(of_tiles, anchors, targets, scale)
-            + recipe.texts_weight * anchor_cross_entropy(of_pictures, texts, by_text[drawn], scale)
-            + recipe.regression * cosine_regression(of_pictures, means[drawn])
-        )
+        drawn = torch.randint(len(features), (recipe.pictures,), generator=generator)
+        scores: Tensor = tower.get_submodule("classes")(torch.cat([batch.views, features[drawn]]))
+        likely = scores.log_softmax(1)
+        own, kept = likely[: len(batch.views)], likely[len(batch.views) :]
+        learnt = -(targets[batch.labels] * own).sum(1).mean()
+        return learnt - recipe.keep * (known[drawn] * kept).sum(1).mean()
 
     return loss

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from agent.errors import ConfigError
 from agent.types import StreamInfo, Window
+from encoders.bind.classes import class_texts
 from encoders.bind.splits import held_out, recording_id
 from encoders.files import read_file
 
@@ -136,29 +137,19 @@ def photos(
     training: Path,
     hypernyms: Sequence[Sequence[str]] = (),
     groups: Mapping[str, Sequence[str]] | None = None,
+    absent: Mapping[int, str] | None = None,
 ) -> list[Record]:
     """One photograph a class of ImageNet; texts are its label and what the label is a kind of.
 
-    hypernyms: (first label, last label, text...) of a stretch of classes in ImageNet's order, which
-    is the manifest's. groups: labels by text. Raises ConfigError for a label that is not there.
+    hypernyms, groups, absent: as classes.class_texts. Raises ConfigError as that.
     """
     rows = read_manifest_rows(training, "photos")
-    labels = [row["label"] for row in rows]
-    below = [row["path"].removeprefix("training/") for row in rows]
-    names: dict[str, list[str]] = {}
-    for first, last, *texts in hypernyms:
-        if first not in labels or last not in labels[labels.index(first) :]:
-            raise ConfigError(f"hypernyms: {first!r} to {last!r}, expected two labels in order")
-        start = labels.index(first)
-        for path in below[start : labels.index(last, start) + 1]:
-            names.setdefault(path, []).extend(texts)
-    for text, members in (groups or {}).items():
-        for label in members:
-            if label not in labels:
-                raise ConfigError(f"groups: {text!r} has {label!r}, expected a photo's label")
-            # Two labels stand for two things each: the second, of objects, is the one grouped.
-            at = len(labels) - 1 - labels[::-1].index(label)
-            names.setdefault(below[at], []).append(text)
+    missing = absent or {}
+    texts = class_texts([row["label"] for row in rows], missing, hypernyms, groups or {})
+    shown = [own for number, own in enumerate(texts) if number not in missing]
+    names = {
+        row["path"].removeprefix("training/"): own[1:] for row, own in zip(rows, shown, strict=True)
+    }
     return list(_records(training, "photos", "image", names))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from PIL import Image
 from agent.types import Settings
 from encoders.preprocess.base import Square
 
-__all__ = ["PictureSettings", "crop_offsets", "short_side_squares", "square_crops"]
+__all__ = ["PictureSettings", "crop_offsets", "short_side_squares", "square_crops", "squeezed"]
 
 # Below the first, one centre square shows nearly all of a frame; between it and the second, two
 # squares overlap so little of the middle that a third is put there.
@@ -24,29 +24,32 @@ class PictureSettings(Settings, frozen=True, kw_only=True):
     """size: pixels a side of a view. mean, std: a channel, of values in 0..1.
 
     reducing_gap: PIL's: a box filter first shrinks a frame to this many times `size`, which is
-    several times faster and not quite the same picture; None resizes in one step.
+    several times faster and not quite the same picture; None resizes in one step. fit: a frame as
+    squares of its short side, by `crop_offsets`, or as one view by `squeezed`.
     """
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     reducing_gap: float | None
+    fit: Literal["squares", "squeeze"] = "squares"
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self.mean), self.size, self.size)
 
     def squares(self, height: int, width: int) -> list[Square]:
-        """As `base.Squares`: by `crop_offsets`."""
+        """As `base.Squares`. What is squeezed is no square, but where the frame is one."""
+        if self.fit == "squeeze" and height != width:
+            return []
         return short_side_squares(height, width)
 
     def views(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (n, height, width) or (n, height, width, 3) to float32 (k, channels, size, size):
         the crops of each frame in turn, (value / 255 - mean) / std.
         """
-        crops = np.concatenate(
-            [square_crops(frame, self.size, self.reducing_gap) for frame in frames]
-        )
+        cut = squeezed if self.fit == "squeeze" else square_crops
+        crops = np.concatenate([cut(frame, self.size, self.reducing_gap) for frame in frames])
         pixels = crops.reshape(len(crops), self.size, self.size, -1).astype(np.float32)
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         return np.ascontiguousarray(((pixels / 255 - mean) / std).transpose(0, 3, 1, 2))
@@ -91,3 +94,20 @@ def square_crops(
         )
         crops.append(np.asarray(resized))
     return np.stack(crops)
+
+
+def squeezed(frame: NDArray[np.uint8], size: int, reducing_gap: float | None) -> NDArray[np.uint8]:
+    """uint8 (height, width[, 3]) to (1, size, size[, 3]), Lanczos: of what a frame is longer than
+    wide, half (of the ratio) is cut from its ends and half is squeezed, so that 4:3 loses an eighth
+    of its length and is squeezed by as much.
+    """
+    height, width = frame.shape[:2]
+    side = math.sqrt(height * width)
+    left, top = max(0.0, (width - side) / 2), max(0.0, (height - side) / 2)
+    resized = Image.fromarray(frame).resize(
+        (size, size),
+        Image.Resampling.LANCZOS,
+        box=(left, top, width - left, height - top),
+        reducing_gap=reducing_gap,
+    )
+    return np.asarray(resized)[np.newaxis]

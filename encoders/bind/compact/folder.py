@@ -66,7 +66,7 @@ class Making:
 
     def __init__(self, data: Path, cache: Path, out: Path, threads: int, bar: Bar) -> None:
         self.data, self.cache, self.out, self.bar = data, cache, out, bar
-        self._threads = threads
+        self.threads = threads
         self.report: dict[str, Any] = {}
         if (out / REPORT_NAME).exists():
             self.report = msgspec.json.decode((out / REPORT_NAME).read_bytes())
@@ -79,14 +79,14 @@ class Making:
         made_by = self._made_by(name)
         if self.report.get(name, {}).get("made_by") == made_by:
             return False
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self.threads)
         clock = SystemClock()
         started_ns = clock.now_ns()
         figures, used = maker(self)
         self.report[name] = {
             "made_by": made_by,
             "seconds": round(to_s(clock.now_ns() - started_ns), 1),
-            "threads": self._threads,
+            "threads": self.threads,
             "figures": figures,
             "sources": licences(used),
         }
@@ -101,7 +101,7 @@ class Making:
         stamps = self.cache / sources.STAMPS
         recipe = read_recipe(RECIPES / "image.yaml", PictureRecipe)
         found = {
-            "photos": sources.photos(self.data, recipe.hypernyms, recipe.groups),
+            "photos": sources.photos(self.data, recipe.hypernyms, recipe.groups, recipe.absent),
             "stamps": sources.stamps(stamps),
             "stamp_sounds": sources.stamp_sounds(stamps),
         }
@@ -121,14 +121,18 @@ class Making:
         train: Examples,
         dev: Examples,
         *,
+        tower: nn.Module | None = None,
         augment: Augment | None = None,
         objective: Objective | None = None,
     ) -> tuple[nn.Module, Figures]:
-        """A new tower for views as those of `dev`, trained beside the folder, where it goes on
-        after a break; and its first figures. augment, objective: as train.fit.
+        """A tower for views as those of `dev`, trained beside the folder, where it goes on after a
+        break; and its first figures. tower: what is trained, a new one of the recipe's size where
+        it is None. augment, objective: as train.fit.
         """
         shape, dim = dev.view_shape, train.anchors.shape[1]
-        tower = build(kind_of(modality, shape), recipe.size, shape, dim, seed=recipe.seed)
+        if tower is None:
+            assert not isinstance(recipe, PictureRecipe)  # it has its own
+            tower = build(kind_of(modality, shape), recipe.size, shape, dim, seed=recipe.seed)
         move = self.bar(modality)
         fitted = fit(
             tower,
