@@ -33,6 +33,7 @@ __all__ = [
     "motion",
     "picture",
     "signal",
+    "wrist",
 ]
 
 SPEED = (0.85, 1.18)
@@ -127,17 +128,27 @@ def motion(views: Tensor, rng: Generator) -> Tensor:
     return gained + 0.02 * torch.randn(views.shape, generator=rng)
 
 
+def wrist(views: Tensor, rng: Generator) -> Tensor:
+    """As `motion`, for a watch with x along the forearm: half of the views as if it were worn on
+    the other wrist, and one stretch of time held at the view's mean.
+
+    A reflection along x turns that acceleration round, and the rotations about y and z.
+    """
+    count = len(views)
+    other = torch.tensor([-1.0, 1, 1, 1, -1, -1]).view(6, 1)
+    worn = torch.where(_wide(_uniform(count, 0, 1, rng) < 0.5, views), views * other, views)
+    return _masked(motion(worn, rng), rng)
+
+
 def signal(views: Tensor, rng: Generator) -> Tensor:
     """(n, channels, length) of any sense: speed, gain of each channel, noise of a part of the
     view's own deviation, and one stretch of time held at the view's mean.
     """
-    count, channels, length = views.shape
+    count, channels, _ = views.shape
     moved = _warp_time(views, _uniform(count, *SPEED, rng), None)
     gain = 1 + 0.1 * torch.randn(count, channels, 1, generator=rng)
     noise = 0.05 * views.std(dim=(1, 2), keepdim=True, correction=0)
-    noisy = moved * gain + noise * torch.randn(views.shape, generator=rng)
-    mean = noisy.mean(-1, keepdim=True)
-    return mean + (noisy - mean) * _mask(count, length, rng)[:, None, :]
+    return _masked(moved * gain + noise * torch.randn(views.shape, generator=rng), rng)
 
 
 def picture(views: Tensor, rng: Generator) -> Tensor:
@@ -221,6 +232,12 @@ def _mask(count: int, length: int, rng: Generator) -> Tensor:
     return (~inside).float()
 
 
+def _masked(views: Tensor, rng: Generator) -> Tensor:
+    """(n, channels, length) with one stretch of time at the channel's mean."""
+    mean = views.mean(-1, keepdim=True)
+    return mean + (views - mean) * _mask(len(views), views.shape[-1], rng)[:, None, :]
+
+
 def _rotation(vectors: Tensor) -> Tensor:
     """(n, 3, 3) of rotation vectors (n, 3) in rad: the exponential of the cross product."""
     x, y, z = vectors.T
@@ -236,6 +253,7 @@ AUGMENTS: Mapping[str, Augment] = {
     "motion": motion,
     "picture": picture,
     "signal": signal,
+    "wrist": wrist,
 }
 _SUITS: Mapping[str, Augment] = {
     "audio": log_mel,

@@ -62,9 +62,9 @@ class LabelRecipe(Settings, frozen=True, kw_only=True):
     size, seed: as towers.build. window, preprocess: as in space.yaml. dev: share of the recordings
     that may be trained on by which the weights are chosen; None trains on all of them and keeps
     the last weights, where people or recordings are too few to spare any. own_share: of a soft
-    target on the own class. regression: weight of 1 - cosine to a random text of the class. mixed:
-    chance that a sound is heard together with another one, and is to be found by both. texts: by
-    label.
+    target on the own class. regression: weight of 1 - cosine to a random text of the class.
+    augment: as augment.augment_for. mixed: chance that a sound is heard together with another one,
+    and is to be found by both. texts: by label.
     """
 
     size: Size
@@ -75,6 +75,7 @@ class LabelRecipe(Settings, frozen=True, kw_only=True):
     train: TrainConfig
     own_share: _Share
     regression: Annotated[float, msgspec.Meta(ge=0)]
+    augment: str | None = None
     mixed: _Share = 0.0
     texts: dict[str, Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]]
 

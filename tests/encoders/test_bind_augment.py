@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agent.errors import ConfigError
-from encoders.bind.augment import AUGMENTS, augment_for, grid, motion, signal
+from encoders.bind.augment import AUGMENTS, augment_for, grid, motion, signal, wrist
 
 SHAPES = {
     "grid": (1, 12, 9),
@@ -14,6 +14,7 @@ SHAPES = {
     "motion": (6, 100),
     "picture": (3, 32, 32),
     "signal": (4, 50),
+    "wrist": (6, 100),
 }
 
 
@@ -48,6 +49,18 @@ def test_motion_turns_the_unit_and_puts_gravity_only_where_there_is_none() -> No
     level = free[:, :3].mean(-1).norm(dim=1)
     assert 16 < int((level > 0.8).sum()) < 48
     assert int((level < 0.1).sum()) == 64 - int((level > 0.8).sum())
+
+
+def test_half_of_the_watches_are_worn_on_the_other_wrist() -> None:
+    views = torch.zeros(64, 6, 100)
+    views[:, 0] = 0.981
+    views[:, 3:5] = 2.0
+    made = wrist(views, torch.Generator().manual_seed(0)).mean(-1)
+    other = made[:, 0] < 0
+    assert 16 < int(other.sum()) < 48
+    turned = made[:, 3:].sign()
+    assert (turned[:, 0] > 0).float().mean() > 0.95  # a unit that sits askew may tip it over
+    assert ((turned[:, 1] < 0) == other).float().mean() > 0.95
 
 
 def test_a_grid_is_never_mirrored() -> None:

@@ -66,9 +66,8 @@ def _make(
     used = [record for own in records.values() for record in own if not record.held_out]
     train, dev = recipe.parts(labelled(used, preprocess, bank, most).examples)
     mix = partial(mix_log_mel, chance=recipe.mixed) if recipe.mixed else None
-    objective = bank_objective(
-        bank, recipe.own_share, recipe.regression, augment_for(recipe.preprocess.name), mix
-    )
+    augment = augment_for(recipe.preprocess.name, recipe.augment)
+    objective = bank_objective(bank, recipe.own_share, recipe.regression, augment, mix)
     tower, figures = making.fit(modality, recipe, train, dev, objective=objective)
     for name, own in records.items():
         kept = [record for record in own if record.held_out]
