@@ -16,6 +16,7 @@ from agent.contracts import RuntimeOptions
 from agent.types import NAME_PATTERN, Settings, slug
 
 __all__ = [
+    "AskedConfig",
     "BusConfig",
     "Config",
     "ConfigFile",
@@ -23,7 +24,9 @@ __all__ = [
     "DriverConfig",
     "DriverEntry",
     "GateConfig",
+    "LogCut",
     "MatchConfig",
+    "PartConfig",
     "QueryConfig",
     "RecordConfig",
     "SpaceConfig",
@@ -36,7 +39,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
-_ASKED = ("text", "audio", "image", "vector", "taught")
+_SENSES = ("audio", "image", "depth", "thermal", "imu")
+_ASKED = ("text", *_SENSES, "file", "log", "vector", "taught")
 
 
 class TowerConfig(Settings, frozen=True, kw_only=True):
@@ -158,38 +162,153 @@ class Taught(Settings, frozen=True, kw_only=True):
             raise ValueError(f"ordinary is {list(self.ordinary)}, expected a mean and a deviation")
 
 
-class QueryConfig(Settings, frozen=True, kw_only=True):
-    """What a person asks for: exactly one of text, audio (a file), image (a file), vector (a file
-    that tools.teach wrote) and taught (what such a file holds).
+class LogCut(Settings, frozen=True, kw_only=True):
+    """All that a stream of a recording has from `from_s` to `to_s`, seconds into it."""
 
-    id: one level of a topic; made from the label or the text where left out. streams, senses:
-    which may answer; where both are left out all, but to a taught vector the sense of its
-    examples. gate: None takes `match.gate`.
+    file: Path
+    stream: str
+    from_s: NotNegative
+    to_s: Positive
+
+    def __post_init__(self) -> None:
+        if self.to_s <= self.from_s:
+            raise ValueError(f"to_s {self.to_s:g} must be above from_s {self.from_s:g}")
+
+
+class AskedConfig(Settings, frozen=True, kw_only=True):
+    """What is asked for, in any sense: exactly one of these, or none of them where a query has
+    `sum` or `when`.
+
+    text: one phrase, or several whose mean is taken. audio, image, depth, thermal, imu: a file, as
+    encoders.files.read_file reads it. file: of any other sense, named by `modality`. log: a cut of
+    a recording. vector: a file that tools.teach wrote; taught: what such a file holds.
+    """
+
+    text: str | list[str] | None = None
+    audio: Path | None = None
+    image: Path | None = None
+    depth: Path | None = None
+    thermal: Path | None = None
+    imu: Path | None = None
+    file: Path | None = None
+    modality: Name | None = None
+    log: LogCut | None = None
+    vector: Path | None = None
+    taught: Taught | None = None
+
+    def __post_init__(self) -> None:
+        given = self.given()
+        if len(given) != 1:
+            raise ValueError(f"exactly one of {self._choices()} is needed, got {given or 'none'}")
+        if self.text is not None and not (self.phrases and all(p.strip() for p in self.phrases)):
+            raise ValueError("text is empty")
+        if (self.file is None) != (self.modality is None):
+            raise ValueError("file and modality go together; a known sense has a field of its own")
+
+    def given(self) -> list[str]:
+        """Which of the fields say what is asked for."""
+        return [name for name in _ASKED if getattr(self, name) is not None]
+
+    def _choices(self) -> str:
+        return ", ".join(_ASKED)
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """Of `text`, none where something else is asked for."""
+        text = self.text
+        return () if text is None else (text,) if isinstance(text, str) else tuple(text)
+
+    def sense_file(self) -> tuple[str, Path] | None:
+        """(modality, file) where a whole file is asked for."""
+        if self.file is not None and self.modality is not None:
+            return self.modality, self.file
+        files = ((sense, getattr(self, sense)) for sense in _SENSES)
+        return next(((sense, file) for sense, file in files if file is not None), None)
+
+    def title(self) -> str:
+        """For people: the first phrase, or the name of the file; "" where there is neither."""
+        if self.phrases:
+            return self.phrases[0]
+        sensed = self.sense_file()
+        file = sensed[1] if sensed else self.log.file if self.log else self.vector
+        return file.stem if file else ""
+
+
+class PartConfig(AskedConfig, frozen=True, kw_only=True):
+    """One part of a sum. weight: its say beside the others, not 0; below 0 it is to be absent."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.weight) and self.weight):
+            raise ValueError(f"weight is {self.weight:g}, expected a number other than 0")
+
+
+class QueryConfig(AskedConfig, frozen=True, kw_only=True):
+    """What a person asks for (docs/queries.md): one thing in any sense, as AskedConfig has it; or
+    `sum`, several parts by weight, at least one of it above 0; or `when`, how other queries follow
+    one another in time (agent/match/grammar.py).
+
+    id: one level of a topic; made from the label or what is asked for where left out. not: what it
+    must not be taken for, as phrases or in any sense. templates: by sense, sentences with `{}` for
+    a phrase; where one is given for the sense of a stream, text is compared with it as the mean of
+    them. streams, senses: which may answer; where both are left out all, but to a taught vector the
+    sense of its examples. gate: None takes `match.gate`. enabled: whether it tells events; one
+    that is not still counts in a `when` that names it.
     """
 
     id: Name = ""
     label: str = ""
-    text: str | None = None
-    audio: Path | None = None
-    image: Path | None = None
-    vector: Path | None = None
-    taught: Taught | None = None
+    sum: list[PartConfig] | None = None
+    when: str | None = None
+    against: list[str | AskedConfig] = msgspec.field(default_factory=list, name="not")
+    templates: dict[str, list[str]] = msgspec.field(default_factory=dict)
     streams: list[str] | None = None
     senses: list[str] | None = None
     enabled: bool = True
     gate: GateConfig | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in _ASKED if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"exactly one of {', '.join(_ASKED)} is needed, got {given or 'none'}")
-        if self.text is not None and not self.text.strip():
-            raise ValueError("text is empty")
+        super().__post_init__()
+        if self.sum is not None and all(part.weight < 0 for part in self.sum):
+            raise ValueError("sum has no part whose weight is above 0, expected at least one")
+        if self.when is not None and self.against:
+            raise ValueError("when and not do not go together, expected not in what it names")
+        if any(isinstance(each, str) and not each.strip() for each in self.against):
+            raise ValueError("not has an empty phrase")
+        for sense, sentences in self.templates.items():
+            if not sentences or any(sentence.count("{}") != 1 for sentence in sentences):
+                raise ValueError(
+                    f"templates.{sense} is {sentences}, expected sentences with one {{}} each"
+                )
+
+    def given(self) -> list[str]:
+        own = [name for name in ("sum", "when") if getattr(self, name) is not None]
+        return [*super().given(), *own]
+
+    def _choices(self) -> str:
+        return f"{super()._choices()}, sum, when"
+
+    def parts(self) -> tuple[PartConfig | AskedConfig, ...]:
+        """What is added up; none for a `when`."""
+        return () if self.when is not None else tuple(self.sum or (self,))
+
+    def contrasts(self) -> tuple[AskedConfig, ...]:
+        """What it must not be taken for."""
+        return tuple(AskedConfig(text=a) if isinstance(a, str) else a for a in self.against)
+
+    def title(self) -> str:
+        if self.sum is None:
+            return self.when or super().title()
+        signed = [(part.title(), part.weight < 0) for part in self.sum]
+        return " ".join(f"{'-' if less else '+'} {name}" for name, less in signed).removeprefix(
+            "+ "
+        )
 
     def named(self) -> QueryConfig:
         """The same query with its id and label filled in."""
-        file = self.audio or self.image or self.vector
-        label = self.label or self.text or (file.stem if file else self.id)
+        label = self.label or self.title() or self.id
         return msgspec.structs.replace(self, id=self.id or slug(label), label=label)
 
 

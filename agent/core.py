@@ -6,14 +6,15 @@ import logging
 from collections.abc import Callable, Sequence
 
 from agent import plugins
+from agent.asking import embed_query
 from agent.clock import NS_PER_S, Clock, to_s
 from agent.config import Config, QueryConfig
-from agent.errors import ConfigError, EncodeFailed, SpaceMismatch
+from agent.errors import ConfigError
 from agent.isolation.driver import make_driver
 from agent.match.matcher import EventContext, Matcher
+from agent.match.meaning import Meaning
 from agent.match.queries import QuerySet
 from agent.match.recent import Recent
-from agent.match.taught import taught_embedding
 from agent.stream.lane import Lane
 from agent.stream.pump import Pump, StreamState
 from agent.stream.ring import Ring
@@ -204,32 +205,12 @@ class Core:
             pump.driver.disconnect()
         self.space.close()
 
-    def _embed(self, query: QueryConfig) -> Embedding:
+    def _embed(self, query: QueryConfig) -> Meaning:
         known = {state.info.name for state in self.states()}
         unknown = sorted(set(query.streams or ()) - known) if known else []
         if unknown:
             raise ConfigError(f"streams: got {unknown[0]!r}, expected {_among(sorted(known))}")
-        senses = sorted(set(query.senses or ()) - set(self.space.modalities))
-        if senses:
-            raise ConfigError(
-                f"senses: got {senses[0]!r}, expected {_among(self.space.modalities)}"
-            )
-        if query.text is not None:
-            encoder = self.space.text_encoder()
-            encoder.load()
-            try:
-                return encoder.encode([query.text])[0]
-            except EncodeFailed as exc:
-                raise ConfigError(f"text: {exc}") from exc
-        if query.taught is not None:
-            try:
-                return taught_embedding(query.taught, self.space.identity, self.space.dim)
-            except (ConfigError, SpaceMismatch) as exc:
-                raise type(exc)(f"query {query.id}: {exc}") from exc
-        modality = "audio" if query.audio is not None else "image"
-        file = query.audio or query.image
-        self.space.encoder(modality).load()
-        return self.space.embed_file(str(file), modality)
+        return embed_query(self.space, query, self.config.file.match.min_deviation)
 
 
 def _among(names: Sequence[str]) -> str:

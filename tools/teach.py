@@ -23,20 +23,19 @@ if __package__ in (None, ""):  # run as a file: the repository's root is not on 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import msgspec
-import numpy as np
 from rich.table import Table
 
 from agent import plugins
+from agent.asking import embed_cut
 from agent.cli import run_command
-from agent.clock import ManualClock
-from agent.config import MatchConfig, QueryConfig, Taught
+from agent.config import LogCut, MatchConfig, QueryConfig, Taught
 from agent.config_file import convert_section, load_config
 from agent.contracts import RuntimeOptions, Space
-from agent.errors import BadData, ConfigError, EncodeFailed, EndOfStream
+from agent.errors import ConfigError
 from agent.match.taught import arrays_of
 from agent.publish.client import ClientKeys, request
 from agent.teaching import TeachConfig, embed_example, taught_query
-from agent.types import Embedding, Sample, Window
+from agent.types import Embedding
 from tools.npz import write_npz
 from tools.output import report_console
 
@@ -179,40 +178,11 @@ def _cut(space: Space, args: argparse.Namespace, span: str) -> Embedding:
         raise ConfigError(
             f"--at, --negative-at: got {span!r}, expected FROM-TO in seconds, such as 12.5-14.0"
         )
-    plugin = plugins.load("drivers", "log")
-    part = {"from_s": float(found[1]), "to_s": float(found[2])}
-    settings = convert_section(
-        {"path": str(args.log.absolute()), "speed": 0, **part}, plugin.Config, "--at"
-    )
-    driver = plugin("log", settings, ManualClock())
-    driver.connect()
+    cut = LogCut(file=args.log, stream=args.stream, from_s=float(found[1]), to_s=float(found[2]))
     try:
-        streams = {info.name: info for info in driver.streams}
-        if args.stream not in streams:
-            raise ConfigError(
-                f"--stream: got {args.stream!r}, {args.log} has {', '.join(streams) or 'none'}"
-            )
-        samples: list[Sample] = []
-        while True:
-            try:
-                samples += [s for s in driver.read(0.0) if s.stream.name == args.stream]
-            except BadData:  # a damaged message costs itself, as in a replay
-                continue
-            except EndOfStream:
-                break
-    finally:
-        driver.disconnect()
-    if not samples:
-        raise ConfigError(f"--at {span}: {args.log} has nothing of {args.stream} there")
-    t_ns = np.concatenate([sample.t_ns for sample in samples])
-    data = np.concatenate([sample.data for sample in samples])
-    window = Window(streams[args.stream], int(t_ns[0]), int(t_ns[-1]) + 1, data, t_ns)
-    encoder = space.encoder(window.stream.modality)
-    encoder.load()
-    try:
-        return encoder.encode([window])[0]
-    except EncodeFailed as exc:
-        raise ConfigError(f"--at {span}: {exc}, expected a longer or another part") from exc
+        return embed_cut(space, cut)
+    except ConfigError as exc:
+        raise ConfigError(f"--at {span}: {exc}") from exc
 
 
 def _source(args: argparse.Namespace) -> str:

@@ -15,25 +15,26 @@ from agent.config import MatchConfig
 from agent.contracts import Space
 from agent.errors import SpaceMismatch
 from agent.match.calibration import Float64Array, Null, logistic
+from agent.match.meaning import DECIMALS, Terms, Together
 from agent.match.queries import Query
-from agent.ordinary import nearness
 from agent.types import Embedding, StreamInfo
 from agent.wire import Evidence, Score, Span, Time
 
 __all__ = ["Fusion"]
 
 KIND = "z_logistic"
-DECIMALS = 6  # beyond this a cosine differs between machines
 
 
 @dataclass
 class _Stream:
     """One stream's null and its newest evidence; arrays are (queries,). row: of the embedding's
-    `rows`, the one that answers each query best. cosine: by agent.ordinary.nearness.
+    `rows`, the one that answers each query best. cosine: nearness as agent.match.meaning has it.
     """
 
     info: StreamInfo
     hop_ns: int
+    terms: list[Terms]
+    together: Together
     may: NDArray[np.bool_]
     null: Null
     embedding: Embedding | None
@@ -58,9 +59,7 @@ class Fusion:
         self._config, self._space = config, space
         self._max_age_ns = from_s(config.max_age_s)
         self.rows = rows
-        self._row_of = {query.key: row for row, query in enumerate(rows)}
-        vectors = [query.embedding.vector for query in rows]
-        self._matrix: Float64Array = np.array(vectors, np.float64).reshape(len(rows), space.dim)
+        self._row_of = {query.null_key: row for row, query in enumerate(rows)}
         self._streams = {
             name: self._add(info, hop_ns, before) for name, (info, hop_ns) in streams.items()
         }
@@ -118,15 +117,20 @@ class Fusion:
         return self._streams[name].hop_ns
 
     def _add(self, info: StreamInfo, hop_ns: int, before: Fusion | None) -> _Stream:
-        priors = [
-            query.prior(info.modality) or self._space.prior(query.embedding.vector, info.modality)
+        floor = self._config.min_deviation
+        old = before._streams.get(info.name) if before is not None else None
+        known = dict(zip(before._row_of, old.terms, strict=True)) if before and old else {}
+        terms = [
+            known.get(query.null_key) or query.terms(self._space, info.modality, floor)
             for query in self.rows
         ]
-        mean, deviation = np.array(priors, np.float64).reshape(-1, 2).T
+        mean, deviation = np.array([t.ordinary for t in terms], np.float64).reshape(-1, 2).T
         empty = np.zeros(len(self.rows))
         stream = _Stream(
             info,
             hop_ns,
+            terms=terms,
+            together=Together(terms, self._space.dim),
             may=np.array([query.may_answer(info) for query in self.rows], bool),
             null=Null(self._config, mean, deviation),
             embedding=None,
@@ -135,7 +139,6 @@ class Fusion:
             z=empty,
             score=empty,
         )
-        old = before._streams.get(info.name) if before is not None else None
         if before is not None and old is not None:
             kept = [(row, before._row_of.get(key)) for key, row in self._row_of.items()]
             for here, there in kept:
@@ -152,12 +155,7 @@ class Fusion:
 
     def _see(self, stream: _Stream, embedding: Embedding) -> None:
         stream.embedding = embedding
-        # A product for each, and not one for all: the whole's is what it is without views, to the
-        # last bit. Of equal ones the first is told, so the whole before its parts.
-        rows = embedding.rows.astype(np.float64)
-        cosines = np.stack([self._matrix @ row for row in rows], axis=1)
-        stream.row = np.round(cosines, DECIMALS).argmax(axis=1)
-        near: Float64Array = nearness(cosines)
+        near, stream.row = stream.together.answer(embedding.rows)
         stream.cosine = np.round(near, DECIMALS)
         stream.z = np.round(stream.null.z(stream.cosine), DECIMALS)
         stream.score = logistic(stream.z, self._config.z_mid, self._config.z_scale) * stream.may

@@ -1,4 +1,4 @@
-"""What is being asked: definitions in, unit vectors embedded once."""
+"""What is being asked: definitions in, vectors embedded once."""
 
 from __future__ import annotations
 
@@ -6,41 +6,62 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
-from agent.config import GateConfig, QueryConfig
+from agent.config import AskedConfig, GateConfig, QueryConfig
+from agent.contracts import Space
 from agent.errors import ConfigError
+from agent.match.meaning import Meaning, Terms, terms_of
 from agent.match.taught import read_taught
-from agent.types import Embedding, StreamInfo
+from agent.types import StreamInfo
 from agent.wire import QueryRef
 
-__all__ = ["Query", "QuerySet"]
+__all__ = ["Embed", "Query", "QuerySet"]
 
-Embed = Callable[[QueryConfig], Embedding]
+A = TypeVar("A", bound=AskedConfig)
+Embed = Callable[[QueryConfig], Meaning]
+
+# What says who tells a query's events, and when; the rest of it is what its nearness depends on.
+_TELLING = ("enabled", "label", "gate", "streams", "senses")
+# Fields that came later: left out where they say nothing, so that what has none keeps the revision
+# it ever had.
+_LATER = (
+    *("depth", "thermal", "imu", "file", "modality", "log", "vector", "taught"),
+    *("sum", "when", "not", "templates"),
+)
 
 
 @dataclass(frozen=True)
 class Query:
-    """One question with its vector. rev: first 12 hex of the sha256 of its definition."""
+    """One question with its vectors. rev: first 12 hex of the sha256 of its definition. sense_rev:
+    the same of what its nearness depends on alone, so neither of its gate nor of who may answer.
+    """
 
     config: QueryConfig
     ref: QueryRef
     gate: GateConfig
-    embedding: Embedding
+    meaning: Meaning
+    sense_rev: str
 
     @property
     def key(self) -> tuple[str, str]:
-        """(id, rev): changes with the definition, so learned nulls are kept while it does not."""
+        """(id, rev): changes with the definition, and with it what is open."""
         return self.ref.id, self.ref.rev
 
-    def prior(self, modality: str) -> tuple[float, float] | None:
-        """Mean and deviation of its cosine with ordinary input, where they were found with it.
+    @property
+    def null_key(self) -> tuple[str, str]:
+        """(id, sense_rev): while it stays, so does what a stream's null has learned."""
+        return self.ref.id, self.sense_rev
 
-        A probe is made to push the space's background down: what it gives there is no measure.
-        """
-        taught = self.config.taught
-        return taught.ordinary if taught is not None and taught.modality == modality else None
+    def terms(self, space: Space, modality: str, floor: float) -> Terms:
+        """Its vectors and weights on a sense. As agent.match.meaning.terms_of."""
+        try:
+            return terms_of(self.meaning, space, modality, floor)
+        except ConfigError as exc:
+            raise ConfigError(f"query {self.ref.id}: {exc}") from exc
 
     def may_answer(self, stream: StreamInfo) -> bool:
         """Whether this stream is one that the query listens to."""
@@ -54,7 +75,7 @@ class QuerySet:
     """The queries by id, in the order they were put. `version` rises with every change."""
 
     def __init__(self, embed: Embed, default_gate: GateConfig) -> None:
-        """embed: a definition to its unit vector; raises ConfigError where it cannot."""
+        """embed: a definition to its vectors; raises ConfigError where it cannot."""
         self._embed, self._default_gate = embed, default_gate
         self._queries: dict[str, Query] = {}
         self.version = 0
@@ -65,7 +86,7 @@ class QuerySet:
     def put(self, config: QueryConfig) -> Query:
         """Add a query, or replace the one of the same id. Unchanged ones are left alone."""
         config = _resolved(config.named())
-        rev = _revision(config)
+        rev, sense_rev = _revisions(config)
         old = self._queries.get(config.id)
         same = old if old is not None and old.ref.rev == rev else None
         if same is not None and same.config == config:
@@ -74,7 +95,8 @@ class QuerySet:
             config=config,
             ref=QueryRef(id=config.id, rev=rev, label=config.label),
             gate=config.gate or self._default_gate,
-            embedding=same.embedding if same is not None else self._embed(config),
+            meaning=same.meaning if same is not None else self._embed(config),
+            sense_rev=sense_rev,
         )
         self._queries[config.id] = query
         self.version += 1
@@ -89,7 +111,7 @@ class QuerySet:
 
     def enable(self, query_id: str, enabled: bool) -> Query:
         """Switch a query on or off. Raises ConfigError for an unknown id."""
-        config = msgspec.structs.replace(self.get(query_id).config, enabled=enabled)
+        config = replace(self.get(query_id).config, enabled=enabled)
         return self.put(config)
 
     def get(self, query_id: str) -> Query:
@@ -106,35 +128,57 @@ class QuerySet:
 
 
 def _resolved(config: QueryConfig) -> QueryConfig:
-    """The same, with what a file of `vector` holds in its place: it is read once.
+    """The same, with what each file of `vector` holds in its place: it is read once.
 
     Where nothing says who may answer, a taught query is for the sense of its examples: a probe
     was fitted against the background of that one.
     """
-    taught = config.taught
-    if config.vector is not None:
-        try:
-            taught = read_taught(config.vector)
-        except ConfigError as exc:
-            raise ConfigError(f"query {config.id}: {exc}") from exc
-    if taught is None:
-        return config
-    open_to_all = config.streams is None and config.senses is None
-    senses = [taught.modality] if open_to_all else config.senses
-    return msgspec.structs.replace(config, vector=None, taught=taught, senses=senses)
-
-
-def _revision(config: QueryConfig) -> str:
-    """Hash of what is asked for. A file counts by its content, so it may be moved."""
-    definition = msgspec.to_builtins(config, enc_hook=lambda path: path.name)
-    del definition["enabled"]
-    for name in ("vector", "taught"):  # so that what has none keeps the revision it ever had
-        if definition[name] is None:
-            del definition[name]
-    file = config.audio or config.image
     try:
-        content = file.read_bytes() if file else b""
-    except OSError as exc:
-        raise ConfigError(f"query {config.id}: {file}: {exc.strerror or exc}") from exc
+        config = _read(config)
+        if config.sum is not None:
+            config = replace(config, sum=[_read(part) for part in config.sum])
+        against = [each if isinstance(each, str) else _read(each) for each in config.against]
+    except ConfigError as exc:
+        raise ConfigError(f"query {config.id}: {exc}") from exc
+    config = replace(config, against=against)
+    open_to_all = config.streams is None and config.senses is None
+    if config.taught is not None and open_to_all:
+        config = replace(config, senses=[config.taught.modality])
+    return config
+
+
+def _read(asked: A) -> A:
+    """With `taught` for a file of `vector`."""
+    if asked.vector is None:
+        return asked
+    return replace(asked, vector=None, taught=read_taught(asked.vector))
+
+
+def _revisions(config: QueryConfig) -> tuple[str, str]:
+    """Hashes of the definition and of what its nearness depends on."""
+    definition = msgspec.to_builtins(config, enc_hook=lambda path: path.name)
+    content = b"".join(_content(each, config.id) for each in (*config.parts(), *config.contrasts()))
+    definition = {n: v for n, v in definition.items() if v or n not in _LATER}
+    del definition["enabled"]
+    own = {name: value for name, value in definition.items() if name not in _TELLING}
+    del own["id"]
+    return _hash(definition, content), _hash(own, content)
+
+
+def _hash(definition: dict[str, Any], content: bytes) -> str:
     text = json.dumps(definition, sort_keys=True).encode()
     return hashlib.sha256(text + content).hexdigest()[:12]
+
+
+def _content(asked: AskedConfig, query_id: str) -> bytes:
+    """What a file counts by, so that it may be moved. Of a log, which may be far too large to
+    read, its size.
+    """
+    sensed = asked.sense_file()
+    path = asked.log.file if asked.log else sensed[1] if sensed else None
+    if path is None:
+        return b""
+    try:
+        return str(path.stat().st_size).encode() if asked.log else path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"query {query_id}: {path}: {exc.strerror or exc}") from exc

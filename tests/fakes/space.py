@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 
-from agent.config import QueryConfig
+from agent.config import AskedConfig, PartConfig, QueryConfig
 from agent.errors import ConfigError
+from agent.match.meaning import Meaning, Part
+from agent.match.taught import taught_embedding
 from agent.types import Array, Embedding
 
 __all__ = ["DEVIATION", "FakeSpace", "embed_query", "seen"]
@@ -24,6 +26,9 @@ class FakeSpace:
     def prior(self, vector: Array, modality: str) -> tuple[float, float]:
         return 0.0, DEVIATION
 
+    def background(self, modality: str) -> Array:
+        return np.empty((0, 1, self.dim), np.float32)
+
 
 def axis(number: int) -> Array:
     vector = np.zeros(FakeSpace.dim, np.float32)
@@ -31,10 +36,20 @@ def axis(number: int) -> Array:
     return vector
 
 
-def embed_query(config: QueryConfig) -> Embedding:
-    if config.text not in AXES:
-        raise ConfigError(f"text: no word of {config.text!r} is known")
-    return Embedding(FakeSpace.identity, axis(AXES[config.text]), "text")
+def embed_query(config: QueryConfig) -> Meaning:
+    """Each part is one word, or a direction that was taught."""
+    parts, contrasts = config.parts(), config.contrasts()
+    return Meaning(tuple(map(_part, parts)), tuple(map(_part, contrasts)))
+
+
+def _part(asked: AskedConfig) -> Part:
+    if asked.taught is not None:
+        own = taught_embedding(asked.taught, FakeSpace.identity, FakeSpace.dim)
+        return Part(own, taught=asked.taught)
+    if asked.text not in AXES:
+        raise ConfigError(f"text: no word of {asked.text!r} is known")
+    weight = asked.weight if isinstance(asked, PartConfig) else 1.0
+    return Part(Embedding(FakeSpace.identity, axis(AXES[asked.text]), "text"), weight)
 
 
 def seen(

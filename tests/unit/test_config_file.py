@@ -278,12 +278,14 @@ BAD = {
     ),
     "two sources in a query": (
         ("text: a dog barks", "text: a dog barks\n    image: dog.jpg"),
-        "home.yaml:24: queries[1]: exactly one of text, audio, image, vector, taught is needed, "
+        "home.yaml:24: queries[1]: exactly one of text, audio, image, depth, "
+        "thermal, imu, file, log, vector, taught, sum, when is needed, "
         "got ['text', 'image']",
     ),
     "no source in a query": (
         ("    text: a dog barks\n", ""),
-        "home.yaml:24: queries[1]: exactly one of text, audio, image, vector, taught is needed, "
+        "home.yaml:24: queries[1]: exactly one of text, audio, image, depth, "
+        "thermal, imu, file, log, vector, taught, sum, when is needed, "
         "got none",
     ),
     "empty text": (

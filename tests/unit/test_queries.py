@@ -8,8 +8,8 @@ import pytest
 
 from agent.config import GateConfig, QueryConfig
 from agent.errors import ConfigError
+from agent.match.meaning import Meaning
 from agent.match.queries import QuerySet
-from agent.types import Embedding
 from tests.fakes.space import embed_query
 from tests.fakes.streams import stream
 
@@ -20,7 +20,7 @@ class Counting:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, config: QueryConfig) -> Embedding:
+    def __call__(self, config: QueryConfig) -> Meaning:
         self.calls += 1
         file = config.audio or config.image
         return embed_query(QueryConfig(text=file.read_text()) if file else config)
@@ -72,7 +72,7 @@ def test_a_changed_query_is_another_revision(queries: QuerySet, embed: Counting)
 def test_switching_off_and_on_keeps_revision_and_vector(queries: QuerySet, embed: Counting) -> None:
     first = queries.put(QueryConfig(text="glass"))
     off = queries.enable("glass", False)
-    assert (off.key, off.embedding) == (first.key, first.embedding)
+    assert (off.key, off.meaning) == (first.key, first.meaning)
     assert queries.enabled() == []
     version = queries.version
     queries.enable("glass", True)

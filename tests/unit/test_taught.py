@@ -17,7 +17,6 @@ from agent.match.fusion import Fusion
 from agent.match.queries import QuerySet
 from agent.match.recent import HISTORY_S, Recent
 from agent.match.taught import arrays_of, read_taught, taught_embedding
-from agent.types import Embedding
 from tests.fakes.space import FakeSpace, axis, embed_query, seen
 from tests.fakes.streams import stream
 from tools.npz import write_npz
@@ -32,12 +31,6 @@ TAUGHT = Taught(
 )
 
 
-def embed(config: QueryConfig) -> Embedding:
-    if config.taught is None:
-        return embed_query(config)
-    return taught_embedding(config.taught, FakeSpace.identity, FakeSpace.dim)
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "my_dog.npz"
@@ -47,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def queries() -> QuerySet:
-    return QuerySet(embed, GateConfig())
+    return QuerySet(embed_query, GateConfig())
 
 
 def test_a_file_holds_all_of_it(file: Path) -> None:
@@ -66,7 +59,7 @@ def test_a_query_of_a_file_is_read_once_and_may_move(
     query = queries.put(QueryConfig(vector=file))
     assert (query.ref.id, query.ref.label) == ("my_dog", "my_dog")
     assert query.config.taught == TAUGHT
-    np.testing.assert_array_equal(query.embedding.vector, axis(1))
+    np.testing.assert_array_equal(query.meaning.parts[0].embedding.vector, axis(1))
     moved = tmp_path / "elsewhere.npz"
     file.rename(moved)
     assert queries.enable("my_dog", False).ref.rev == query.ref.rev
@@ -114,7 +107,7 @@ def test_one_of_another_space_says_how_to_teach_it_again() -> None:
 )
 def test_a_vector_that_is_none(vector: bytes) -> None:
     with pytest.raises(ConfigError, match="vector: "):
-        embed(QueryConfig(id="it", taught=msgspec.structs.replace(TAUGHT, vector=vector)))
+        embed_query(QueryConfig(id="it", taught=msgspec.structs.replace(TAUGHT, vector=vector)))
 
 
 def test_files_that_are_none(queries: QuerySet, tmp_path: Path, file: Path) -> None:

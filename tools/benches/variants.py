@@ -19,8 +19,9 @@ from agent.clock import NS_PER_S
 from agent.config import GateConfig, QueryConfig
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError
+from agent.match.meaning import Meaning, Part
 from agent.match.queries import QuerySet
-from agent.types import Array, Embedding, StreamInfo, Window
+from agent.types import Array, StreamInfo, Window
 from encoders.imagebind.dims import TINY, Dims, TowerDims
 from encoders.manifest import TowerContext, convert, read_manifest
 from encoders.preprocess.base import PerStream
@@ -170,16 +171,15 @@ def _encode(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
     text_encoder = space.text_encoder()
     text_encoder.load()
 
-    def embed(config: QueryConfig) -> Embedding:
-        assert config.text is not None
-        return text_encoder.encode([config.text])[0]
+    def embed(config: QueryConfig) -> Meaning:
+        return Meaning((Part(text_encoder.encode(config.phrases)[0]),))
 
     query = QueryConfig(text=spec["text"])
     queries = QuerySet(embed, GateConfig())
     queries.put(query)
     return {
-        "cold query": lambda: embed(query).vector,
-        "same query again": lambda: queries.put(query).embedding.vector,
+        "cold query": lambda: embed(query).parts[0].embedding.vector,
+        "same query again": lambda: queries.put(query).meaning.parts[0].embedding.vector,
     }
 
 
