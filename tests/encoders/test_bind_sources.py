@@ -64,7 +64,7 @@ def test_photos_carry_what_their_labels_are_kinds_of(small: Path) -> None:
     [
         ([("owl", "hen", "a bird")], {}, "'owl' to 'hen', expected two labels in order"),
         ([("hen", "dog", "a bird")], {}, "'hen' to 'dog'"),
-        ([], {"a pet": ["dog"]}, "'a pet' has 'dog', expected a photo's label"),
+        ([], {"a pet": ["dog"]}, "'a pet' has 'dog', expected a class's label"),
     ],
 )
 def test_a_label_that_is_not_there_is_refused(
@@ -148,12 +148,14 @@ def test_a_file_that_changed_is_not_read(tmp_path: Path) -> None:
 
 def test_the_recipes_hypernyms_fit_the_photos(training: Path) -> None:
     recipe = yaml.safe_load((RECIPES / "image.yaml").read_text(encoding="utf-8"))
-    records = sources.photos(training, recipe["hypernyms"], recipe["groups"])
+    records = sources.photos(training, recipe["hypernyms"], recipe["groups"], recipe["absent"])
     texts = {record.label: record.texts for record in records}
     assert len({record.content for record in records}) == len(records) == 949
     assert texts["axolotl"] == ("axolotl", "a salamander", "an amphibian")
     assert sum("a dog" in own for own in texts.values()) == 113
+    # The frogs have no photo: what stands beside them must not be given their name.
     assert not any("a frog" in own for own in texts.values())
+    assert len(records) + len(recipe["absent"]) == 1000
 
 
 def test_every_source_is_read_and_parted_by_recording(training: Path) -> None:

@@ -6,7 +6,7 @@ Needs the extra `bind`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +23,7 @@ from encoders.bind import sources
 from encoders.bind.aligned import PairRecipe
 from encoders.bind.compact.card import Used, card, licences
 from encoders.bind.examples import Examples
-from encoders.bind.export import write_tower
+from encoders.bind.export import FLOORS, write_tower
 from encoders.bind.pictures import PictureRecipe
 from encoders.bind.recipe import RECIPES, LabelRecipe, read_recipe
 from encoders.bind.towers import build, count, kind_of
@@ -152,11 +152,16 @@ class Making:
         }
 
     def write(
-        self, modality: str, recipe: _Recipe, tower: nn.Module, views: Sequence[Float32Array]
+        self,
+        modality: str,
+        recipe: _Recipe,
+        tower: nn.Module,
+        views: Sequence[Float32Array],
+        floors: Mapping[str, float] = FLOORS,
     ) -> Figures:
-        """Put the tower into the folder in every precision; bytes and least cosine of each.
+        """Put the tower into the folder in every precision; bytes and cosines of each.
 
-        views: as export.write_tower.
+        views, floors: as export.write_tower.
         """
         written = write_tower(
             self.out,
@@ -165,10 +170,12 @@ class Making:
             views,
             window=recipe.window,
             preprocess=recipe.preprocess,
+            floors=floors,
         )
         figures: Figures = {}
         for precision, file in written.items():
             figures[f"{precision}_least_cosine"] = file.least
+            figures[f"{precision}_mean_cosine"] = file.mean
             figures[f"{precision}_bytes"] = file.file.bytes
         return figures
 
