@@ -42,7 +42,7 @@ REPORT_NAME = "report.json"
 CARD_NAME = "README.md"
 LICENCE = "Apache-2.0"
 DESCRIPTION = (
-    "Six senses, small; trained from scratch on two CPU cores. README.md is its data card."
+    "Six senses, small; made on two CPU cores. README.md, its data card, says of what."
 )
 TABLE_FILE = "text_table_int8.npz"
 _TEXT, _IMAGE = ("text", TABLE_FILE), ("image", "image.onnx")
@@ -131,7 +131,7 @@ class Making:
         """
         shape, dim = dev.view_shape, train.anchors.shape[1]
         if tower is None:
-            assert not isinstance(recipe, PictureRecipe)  # it has its own
+            assert isinstance(recipe, LabelRecipe)  # the others have their own
             tower = build(kind_of(modality, shape), recipe.size, shape, dim, seed=recipe.seed)
         move = self.bar(modality)
         fitted = fit(
