@@ -1,0 +1,52 @@
+"""What happens when in a set of logs: LABELS.json, as tools/make_labelled_logs.py writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from agent.errors import ConfigError
+from agent.types import NAME_PATTERN, Settings
+
+__all__ = ["Label", "Labels", "read_labels"]
+
+Name = Annotated[str, msgspec.Meta(pattern=f"^{NAME_PATTERN}$")]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Label(Settings, frozen=True, kw_only=True):
+    """One thing that happens. log: name of the file. from_s, to_s: seconds into it, from its first
+    sample. db: of the event over what it is planted in; None where that has no meaning. recording:
+    what was planted, "" where it happened by itself.
+    """
+
+    kind: str
+    log: str
+    from_s: Seconds
+    to_s: Seconds
+    db: float | None = None
+    recording: str = ""
+
+    def __post_init__(self) -> None:
+        if self.to_s <= self.from_s:
+            raise ValueError(f"to_s {self.to_s:g} must be above from_s {self.from_s:g}")
+
+
+class Labels(Settings, frozen=True, kw_only=True):
+    """queries: which kind of event each query id asks for; several may ask for one."""
+
+    version: Literal[1] = 1
+    queries: dict[Name, str]
+    events: list[Label]
+
+
+def read_labels(path: Path) -> Labels:
+    """Raises ConfigError for a file that cannot be read or is not one of labels."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Labels)
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}, expected a file of labels") from exc
+    except msgspec.DecodeError as exc:
+        raise ConfigError(f"{path}: {exc}, expected labels as make_labelled_logs writes") from exc
