@@ -8,7 +8,7 @@ them, and windows, scores and gates depend on nothing else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,10 +26,10 @@ from agent.errors import BadData, DeviceNotFound, EndOfStream
 from agent.publish.events import Sequencer, topic
 from agent.record.reader import LogReader
 from agent.stream.pump import Pump
-from agent.types import Embedding, Sample
+from agent.types import Embedding, Sample, StreamInfo
 from agent.wire import Event, Request
 
-__all__ = ["Progress", "ReplayOptions", "replay"]
+__all__ = ["Progress", "ReplayOptions", "Tape", "match_again", "replay"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,20 @@ class ReplayOptions:
     to_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Tape:
+    """What matching needs of a log: its embeddings in the order in which they came.
+
+    streams: by name, with the time between windows in ns. first_ns: arrival of the first sample.
+    end_ns: when the last window had fallen due.
+    """
+
+    streams: Mapping[str, tuple[StreamInfo, int]]
+    embeddings: Sequence[Embedding]
+    first_ns: int
+    end_ns: int
+
+
 def replay(
     config: Config,
     log: Path,
@@ -65,11 +79,13 @@ def replay(
     on_event: Callable[[Event], None],
     progress: Progress = lambda first_ns, now_ns, duration_s: None,
     on_embedding: Callable[[Embedding], None] = lambda embedding: None,
+    on_streams: Callable[[Core], None] = lambda core: None,
 ) -> dict[str, Any]:
     """Play `log` under `config` (whose own drivers are not opened) and give the summary.
 
     on_event: each event, numbered as on the bus. progress: before each sample. on_embedding: each
-    embedding, before the events that it makes. Raises ConfigError where queries are asked of a
+    embedding, before the events that it makes. on_streams: once, when rings and lanes are there.
+    Raises ConfigError where queries are asked of a
     log with no stream that can answer.
     """
     clock = ManualClock()
@@ -83,6 +99,7 @@ def replay(
         core.attach(pump)
         if len(core.queries) and driver.ledger():
             core.check_streams(f"log {log}", tuple(driver.ledger()))
+        on_streams(core)
         controls = _controls(log)
         pace = _pace(options.speed, SystemClock())
         first_ns: int | None = None
@@ -102,6 +119,37 @@ def replay(
             "windows": core.windows_taken(),
             "events": player.events,
         }
+    finally:
+        core.close()
+
+
+def match_again(
+    config: Config,
+    tapes: Iterable[Tape],
+    on_event: Callable[[Event], None],
+    on_match: Callable[[Core, Embedding], None] = lambda core, embedding: None,
+) -> None:
+    """Hops 5 and 6 of a replay alone, over tapes made in the config's space, one after the other.
+
+    The same events as a replay of the log gives, but that changes of queries which were recorded
+    in it are left out. on_match: after each embedding. Raises ConfigError as `replay`, and
+    SpaceMismatch for a tape of another space.
+    """
+    clock = ManualClock()
+    core = Core(replace(config, drivers=()), clock, f"replay{config.digest}", live=False)
+    player = _Player(core, clock, on_event, lambda embedding: None)
+    try:
+        core.open()
+        for number, tape in enumerate(tapes):
+            for info, hop_ns in tape.streams.values():
+                core.matcher.add_stream(info, hop_ns)
+            if number == 0:
+                player.begin(tape.first_ns)
+            for embedding in tape.embeddings:
+                player.match(embedding)
+                on_match(core, embedding)
+            player.wait(tape.end_ns)
+        player.end()
     finally:
         core.close()
 
@@ -146,6 +194,19 @@ class _Player:
         now = self._clock.now_ns()
         self._until(now + from_s(self._core.config.file.space.lateness_s))
         self._encode()
+        self.end()
+
+    def match(self, embedding: Embedding) -> None:
+        """An embedding made before, at the time at which it came then."""
+        self._until(embedding.encoded_ns)
+        self._publish(self._core.observe(embedding))
+
+    def wait(self, t_ns: int) -> None:
+        """Time passes, and nothing comes."""
+        self._until(t_ns)
+
+    def end(self) -> None:
+        """Open events end."""
         self._publish(self._core.matcher.close())
 
     def _until(self, t_ns: int) -> None:
