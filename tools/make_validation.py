@@ -6,7 +6,8 @@ example:
 Which recordings is the rule of encoders/bind/splits.py. Motion comes from the unpacked packages
 aeon and seglearn, where they are given; without either its tasks are left out. Photographs of
 text_to_image are of classes that no photograph of training shows; tiles are of classes that others
-show. Pictures of two things are two pictures side by side.
+show. Pictures of two things are two pictures side by side. What infrared and depth frames show is
+named in validation_crops.py; a room that no tower of depth was trained in comes from --rooms.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from encoders.bind import sources, sources_motion
 from encoders.bind.splits import held_out
 from encoders.files import IMU_COLUMNS
 from tools.query_folder import QueryFolder
+from tools.validation_crops import add_crops
 
 __all__ = ["main"]
 
@@ -93,8 +95,14 @@ def _main(argv: Sequence[str] | None) -> int:
     shown = _add_shown(out, photos, tiles, sounds)
     _add_between(out, shown, sounds)
     _add_pairs(out, shown, sounds)
-    _add_aligned(out, "thermal", sources.thermal_pairs(args.training))
-    _add_aligned(out, "depth", sources.depth_pairs(args.training))
+    for sense, pairs in (
+        ("thermal", sources.thermal_pairs(args.training)),
+        ("depth", sources.depth_pairs(args.training)),
+    ):
+        _add_aligned(out, sense, f"{sense}_to_rgb", [pair for pair in pairs if pair.held_out])
+        add_crops(out, sense, pairs)
+    if args.rooms:
+        _add_aligned(out, "depth", "depth_to_rgb_unseen", sources.slambook_pairs(args.rooms))
     motions = sources_motion.basic_motions(args.aeon) if args.aeon else []
     motions += sources_motion.watch(args.seglearn) if args.seglearn else []
     if motions:
@@ -112,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--training", required=True, type=Path, help="folder with MANIFEST.tsv")
     parser.add_argument("--aeon", type=Path, metavar="DIR", help="its wheel, unpacked")
     parser.add_argument("--seglearn", type=Path, metavar="DIR", help="its wheel, unpacked")
+    parser.add_argument(
+        "--rooms", type=Path, metavar="DIR", help="SLAMBench's RGB-D pairs: a room not trained in"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
     return parser
 
@@ -220,13 +231,15 @@ def _add_pairs(out: QueryFolder, shown: dict[str, list[str]], sounds: dict[str, 
             out.ask("text+audio_to_image", [both], text=text, audio=audio, pool=pool)
 
 
-def _add_aligned(out: QueryFolder, sense: str, records: Iterable[sources.Record]) -> None:
-    pool = f"{sense}_pairs/rgb"
+def _add_aligned(
+    out: QueryFolder, sense: str, task: str, records: Iterable[sources.Record]
+) -> None:
+    folder = task.replace("_to_rgb", "_pairs")
     for record in records:
-        if record.held_out and record.photo:
-            frame = out.copy(f"{sense}_pairs/{sense}", _file(record))
-            photo = out.copy(pool, record.photo)
-            out.ask(f"{sense}_to_rgb", [photo], query=frame, pool=pool)
+        assert record.photo is not None
+        frame = out.copy(f"{folder}/{sense}", _file(record))
+        photo = out.copy(f"{folder}/rgb", record.photo)
+        out.ask(task, [photo], query=frame, pool=f"{folder}/rgb")
 
 
 def _add_motions(out: QueryFolder, records: Sequence[sources.Record]) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "esc10",
     "photos",
     "read_manifest_rows",
+    "slambook_pairs",
     "stamp_sounds",
     "stamps",
     "thermal_pairs",
@@ -171,6 +172,27 @@ def thermal_pairs(training: Path) -> list[Record]:
 def depth_pairs(training: Path) -> list[Record]:
     """Depth frames of a kitchen, each with its photograph."""
     return _pairs(training, "depth_pairs", "depth")
+
+
+def slambook_pairs(folder: Path) -> list[Record]:
+    """Five depth frames of a living room, each with its photograph: none is for training.
+
+    folder: with color/ and depth/. Raises ConfigError where there is no frame.
+    """
+    frames = sorted((folder / "depth").glob("*.pgm"))
+    if not frames:
+        raise ConfigError(f"{folder}: no depth/*.pgm, expected RGB-D pairs")
+    return [
+        Record(
+            "depth",
+            frame,
+            f"slambook/{frame.stem}",
+            "SLAMBench",
+            "MIT",
+            photo=folder / "color" / f"{frame.stem}.png",
+        )
+        for frame in frames
+    ]
 
 
 def _pairs(training: Path, collection: str, modality: str) -> list[Record]:
