@@ -125,7 +125,9 @@ class GateConfig(Settings, frozen=True, kw_only=True):
 
     min_duration_s: how long a score must hold before the start is told. hold_s: how long it may
     dip below exit before the end is told. cool_down_s: silence after an end. update_s: least time
-    between updates of an open event.
+    between updates of an open event. max_duration_s: an event is ended after so long, and its query
+    is silent until no score has reached exit for hold_s: what never ends is how things are now, and
+    is learned as that.
     """
 
     enter: Unit = 0.7
@@ -134,6 +136,7 @@ class GateConfig(Settings, frozen=True, kw_only=True):
     hold_s: NotNegative = 1.0
     cool_down_s: NotNegative = 2.0
     update_s: Positive = 1.0
+    max_duration_s: Positive = 300.0
 
     def __post_init__(self) -> None:
         if self.exit > self.enter:
@@ -254,8 +257,9 @@ class QueryConfig(AskedConfig, frozen=True, kw_only=True):
     must not be taken for, as phrases or in any sense. templates: by sense, sentences with `{}` for
     a phrase; where one is given for the sense of a stream, text is compared with it as the mean of
     them. streams, senses: which may answer; where both are left out all, but to a taught vector the
-    sense of its examples. gate: None takes `match.gate`. enabled: whether it tells events; one
-    that is not still counts in a `when` that names it.
+    sense of its examples. gate: None takes `match.gate`. max_false_alarms_per_hour: in place of the
+    gate's enter and exit; where both this and gate are left out, that of `match`. enabled: whether
+    it tells events; one that is not still counts in a `when` that names it.
     """
 
     id: Name = ""
@@ -268,6 +272,7 @@ class QueryConfig(AskedConfig, frozen=True, kw_only=True):
     senses: list[str] | None = None
     enabled: bool = True
     gate: GateConfig | None = None
+    max_false_alarms_per_hour: Positive | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -318,7 +323,10 @@ class MatchConfig(Settings, frozen=True, kw_only=True):
     max_age_s: older evidence is stale. z_mid, z_scale: the score is the logistic of
     (z - z_mid) / z_scale. prior_windows: how many windows of its own a stream must give before
     its null weighs as much as the space's prior. memory_windows: windows the running null
-    remembers. min_deviation: floor of the null's deviation, in cosine.
+    remembers. min_deviation: floor of the null's deviation, in cosine. max_false_alarms_per_hour:
+    of each query that has neither this nor a gate of its own; None: their scores are compared with
+    gate.enter and gate.exit as they are (docs/adr/0014). calibration: a file of tools.calibrate
+    that the nulls begin with.
     """
 
     max_age_s: Positive = 2.0
@@ -327,6 +335,8 @@ class MatchConfig(Settings, frozen=True, kw_only=True):
     prior_windows: Positive = 120
     memory_windows: Annotated[float, msgspec.Meta(ge=1)] = 2400
     min_deviation: Positive = 0.02
+    max_false_alarms_per_hour: Positive | None = None
+    calibration: Path | None = None
     gate: GateConfig = GateConfig()
 
 

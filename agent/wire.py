@@ -88,20 +88,24 @@ class ClockState(WireStruct, frozen=True, kw_only=True):
 
 
 class Score(WireStruct, frozen=True, kw_only=True):
-    """value: 0..1, compared with `threshold`. kind names the formula (docs/wire-contract.md)."""
+    """value: 0..1, compared with `threshold`. kind names the formula (docs/wire-contract.md).
+    confidence: 0..1, how much of far_per_hour the streams themselves have said.
+    """
 
     value: float
     kind: str
     threshold: float
     far_per_hour: float | None = None
     calibration: Literal["prior", "learning", "ready"] = "prior"
+    confidence: float = 0.0
     quiet_hours: float = 0.0
 
 
 class Evidence(WireStruct, frozen=True, kw_only=True):
     """One stream's part in an event: what it measured, or why it could say nothing. reused: by
     the vector of an earlier window, as nothing had changed since. region: the part of the frame
-    that answers best; None where that is the whole.
+    that answers best; None where that is the whole. far_per_hour: how often an hour this stream
+    would come as high by itself.
     """
 
     stream: str
@@ -110,6 +114,7 @@ class Evidence(WireStruct, frozen=True, kw_only=True):
     frame_id: str = ""
     cosine: float | None = None
     z: float | None = None
+    far_per_hour: float | None = None
     window: Span | None = None
     age_ms: float | None = None
     reused: bool = False
@@ -134,7 +139,7 @@ class Event(WireStruct, frozen=True, kw_only=True):
     """One thing that happened, told as it goes on: the same `id` from start through end.
 
     end_time is the last evidence so far, so an Event maps without loss to foxglove.Event.
-    reason: why it ended (""; "quiet", "stale", "shutdown", "query_changed").
+    reason: why it ended (""; "quiet", "stale", "max_duration", "shutdown", "query_changed").
     """
 
     v: int = VERSION

@@ -1,16 +1,45 @@
-"""What cosine is ordinary for a query on a stream: a running null, and scores above it."""
+"""What cosine is ordinary for a query on a stream: a running null, and scores above it.
+
+How often the ordinary comes as high is of agent/match/tail.py.
+"""
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.config import MatchConfig
+from agent.config import GateConfig, MatchConfig, QueryConfig
 
-__all__ = ["Null", "logistic"]
+__all__ = ["Null", "allowed", "gate_of", "logistic", "rarity"]
 
 Float64Array = NDArray[np.float64]
 CLIP_Z = 3.0  # what an event may add to the null; its tail is not ordinary
+SHIFT_WINDOWS = 120  # of the running mean of z that tells a change of the stream
+SHIFT_Z = 1.0  # four of its deviations where a window has 0.8 of the one before
+ENTER, EXIT = 0.5, 0.1  # rarity at the allowed rate, and at nine times as often
+
+
+def allowed(query: QueryConfig, config: MatchConfig) -> float | None:
+    """False alarms an hour that a query may give; None where its gate's thresholds decide."""
+    if query.max_false_alarms_per_hour is None and query.gate is None:
+        return config.max_false_alarms_per_hour
+    return query.max_false_alarms_per_hour
+
+
+def gate_of(query: QueryConfig, gate: GateConfig, config: MatchConfig) -> GateConfig:
+    """`gate`, with the thresholds of `rarity` where the query has an allowed rate."""
+    if allowed(query, config) is None:
+        return gate
+    return msgspec.structs.replace(gate, enter=ENTER, exit=EXIT)
+
+
+def rarity(per_hour: Float64Array, wanted: Float64Array) -> Float64Array:
+    """Scores 0..1: 0.5 where false alarms as high come `wanted` times an hour, 0.9 where they
+    come a ninth as often.
+    """
+    score: Float64Array = wanted / (wanted + per_hour)
+    return score
 
 
 def logistic(z: Float64Array, z_mid: float, z_scale: float) -> Float64Array:
@@ -27,7 +56,11 @@ class Null:
     of `prior_windows` observations, then follows the stream: West's incremental update of a
     weighted mean and variance (D. H. D. West, CACM 22(9), 1979), forgetting with a memory of
     `memory_windows`. An observation counts at most CLIP_Z deviations, so one event cannot move it.
+    Where the mean of z over SHIFT_WINDOWS is off by SHIFT_Z the stream has changed, be it to
+    another room: it forgets down to the weight of the prior, and follows so much faster.
     """
+
+    _LEARNED = ("mean", "variance", "weight", "recent", "seen")
 
     def __init__(self, config: MatchConfig, mean: Float64Array, deviation: Float64Array) -> None:
         """mean, deviation: (queries,), the priors."""
@@ -35,6 +68,7 @@ class Null:
         self.mean = mean.astype(np.float64)
         self.variance = np.maximum(deviation, config.min_deviation) ** 2
         self.weight = np.full(len(mean), float(config.prior_windows))
+        self.recent = np.zeros(len(mean))  # running mean of z
         self.seen = np.zeros(len(mean), np.int64)
 
     @property
@@ -52,15 +86,19 @@ class Null:
         """One observation of every query; only where `quiet` (no event open) does it count."""
         deviation = self.deviation
         offset = np.clip(cosine - self.mean, -CLIP_Z * deviation, CLIP_Z * deviation)
-        weight = np.minimum(self.weight + 1, self._config.memory_windows)
+        recent = self.recent + (offset / deviation - self.recent) / SHIFT_WINDOWS
+        changed = np.abs(recent) > SHIFT_Z
+        memory = np.where(changed, self._config.prior_windows, self._config.memory_windows)
+        weight = np.minimum(self.weight + 1, memory)
         mean = self.mean + offset / weight
         variance = self.variance + (offset * (offset * (1 - 1 / weight)) - self.variance) / weight
         self.mean = np.where(quiet, mean, self.mean)
         self.variance = np.where(quiet, variance, self.variance)
         self.weight = np.where(quiet, weight, self.weight)
+        self.recent = np.where(quiet, recent, self.recent)
         self.seen += quiet
 
     def copy_from(self, other: Null, here: int, there: int) -> None:
         """Take over what `other` has learned of one query."""
-        for name in ("mean", "variance", "weight", "seen"):
+        for name in self._LEARNED:
             getattr(self, name)[here] = getattr(other, name)[there]

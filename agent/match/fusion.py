@@ -6,23 +6,29 @@ An embedding with views answers each query by the whole frame and by the best of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.clock import NS_PER_S, from_s
-from agent.config import MatchConfig
+from agent.config import GateConfig, MatchConfig
 from agent.contracts import Space
 from agent.errors import SpaceMismatch
-from agent.match.calibration import Float64Array, Null, logistic
+from agent.match.calibration import Float64Array, Null, allowed, gate_of, logistic, rarity
 from agent.match.meaning import DECIMALS, Terms, Together
 from agent.match.queries import Query
+from agent.match.tail import EXCESS, SHARE, Tail, bank_tail
+from agent.ordinary import nearness
 from agent.types import Embedding, StreamInfo
 from agent.wire import Evidence, Score, Span, Time
 
 __all__ = ["Fusion"]
 
 KIND = "z_logistic"
+RATE_KIND = "false_alarm_rarity"
+LEAST_PER_HOUR = 1e-3  # a threshold that nothing reaches is none to learn by
+READY = 0.8  # of the weight of a tail is the stream's own: an hour of it
 
 
 @dataclass
@@ -37,11 +43,14 @@ class _Stream:
     together: Together
     may: NDArray[np.bool_]
     null: Null
+    tail: Tail
     embedding: Embedding | None
     row: NDArray[np.intp]
     cosine: Float64Array
     z: Float64Array
+    per_hour: Float64Array  # false alarms as high as z
     score: Float64Array
+    limit: Float64Array  # false alarms as high as the threshold
 
 
 class Fusion:
@@ -60,6 +69,14 @@ class Fusion:
         self._max_age_ns = from_s(config.max_age_s)
         self.rows = rows
         self._row_of = {query.null_key: row for row, query in enumerate(rows)}
+        rates = [allowed(query.config, config) for query in rows]
+        self._rated = np.array([rate is not None for rate in rates], bool)
+        asked = [sum(q.may_answer(info) for info, _ in streams.values()) for q in rows]
+        # Whichever is the highest of several streams has the false alarms of all of them.
+        self._share = np.array([rate or 1.0 for rate in rates]) / np.maximum(asked, 1)
+        self._gates = [gate_of(query.config, query.gate, config) for query in rows]
+        enter = np.clip([gate.enter for gate in self._gates], 1e-9, 1 - 1e-9)
+        self._enter_z = config.z_mid + config.z_scale * np.log(enter / (1 - enter))
         self._streams = {
             name: self._add(info, hop_ns, before) for name, (info, hop_ns) in streams.items()
         }
@@ -81,7 +98,10 @@ class Fusion:
     def learn(self, name: str, quiet: NDArray[np.bool_]) -> None:
         """Let the null of `name` take in its newest cosines, of the rows that are `quiet`."""
         stream = self._streams[name]
+        wanted = np.maximum(stream.limit, LEAST_PER_HOUR)
+        stream.tail.learn(stream.z, quiet & stream.may, wanted)
         stream.null.learn(stream.cosine, quiet & stream.may)
+        stream.limit = self._limit(stream)
 
     def best(self, row: int, now_ns: int) -> tuple[float, Embedding | None]:
         """The highest score among evidence no older than `max_age_s`, and whose it is."""
@@ -101,13 +121,24 @@ class Fusion:
         streams = [s for s in self._streams.values() if s.may[row]]
         hours = (int(s.null.seen[row]) * s.hop_ns / NS_PER_S / 3600 for s in streams)
         learned = max((int(s.null.seen[row]) for s in streams), default=0)
+        seen = [s for s in streams if s.embedding is not None]
+        confidence = min((s.tail.confidence_of(row) for s in seen), default=0.0)
+        state: Literal["prior", "learning", "ready"] = "prior"
+        if learned >= self._config.prior_windows:
+            state = "ready" if confidence >= READY else "learning"
         return Score(
             value=round(value, 4),
-            kind=KIND,
-            threshold=self.rows[row].gate.enter,
-            calibration="learning" if learned >= self._config.prior_windows else "prior",
+            kind=RATE_KIND if self._rated[row] else KIND,
+            threshold=self._gates[row].enter,
+            far_per_hour=round(sum(float(s.limit[row]) for s in streams), 6) if streams else None,
+            calibration=state,
+            confidence=round(confidence, 4),
             quiet_hours=round(max(hours, default=0.0), 4),
         )
+
+    def gate(self, row: int) -> GateConfig:
+        """That of the query, with the thresholds that its score is compared with."""
+        return self._gates[row]
 
     def may_answer(self, name: str) -> NDArray[np.bool_]:
         """(rows,): which queries the stream `name` may answer."""
@@ -125,6 +156,7 @@ class Fusion:
             for query in self.rows
         ]
         mean, deviation = np.array([t.ordinary for t in terms], np.float64).reshape(-1, 2).T
+        share, excess = self._prior_tail(terms, info.modality, known).T
         empty = np.zeros(len(self.rows))
         stream = _Stream(
             info,
@@ -133,32 +165,66 @@ class Fusion:
             together=Together(terms, self._space.dim),
             may=np.array([query.may_answer(info) for query in self.rows], bool),
             null=Null(self._config, mean, deviation),
+            tail=Tail(hop_ns / NS_PER_S, share, excess),
             embedding=None,
             row=np.zeros(len(self.rows), np.intp),
             cosine=empty,
             z=empty,
+            per_hour=empty,
             score=empty,
+            limit=empty,
         )
         if before is not None and old is not None:
             kept = [(row, before._row_of.get(key)) for key, row in self._row_of.items()]
             for here, there in kept:
                 if there is not None:
                     stream.null.copy_from(old.null, here, there)
+                    stream.tail.copy_from(old.tail, here, there)
             if old.embedding is not None:
                 self._see(stream, old.embedding)
                 for here, there in kept:
                     if there is not None:
                         # As it was scored: the null has learned from that very cosine since.
                         stream.z[here] = old.z[there]
-                        stream.score[here] = old.score[there]
+                        stream.per_hour[here] = old.per_hour[there]
+                self._score(stream)
+        stream.limit = self._limit(stream)
         return stream
+
+    def _prior_tail(
+        self, terms: list[Terms], modality: str, known: dict[tuple[str, str], Terms]
+    ) -> Float64Array:
+        """(rows, 2): share and mean excess, of what the space's bank says of each query's z."""
+        bank = self._space.background(modality).astype(np.float64)
+        prior = np.tile(np.array([SHARE, EXCESS]), (len(terms), 1))
+        for row, (query, each) in enumerate(zip(self.rows, terms, strict=True)):
+            # What is known brings its own along; a probe's bank is no measure of anything.
+            if query.null_key in known or query.meaning.taught or not len(bank):
+                continue
+            near = nearness(np.swapaxes(bank @ each.vectors.T, 1, 2))
+            near = Together([each], self._space.dim).combine(near)[:, 0]
+            mean, deviation = each.ordinary
+            prior[row] = bank_tail((near - mean) / max(deviation, self._config.min_deviation))
+        return prior
+
+    def _limit(self, stream: _Stream) -> Float64Array:
+        """False alarms an hour of each query's threshold on one stream."""
+        if self._rated.all():
+            return self._share
+        return np.where(self._rated, self._share, stream.tail.per_hour(self._enter_z))
 
     def _see(self, stream: _Stream, embedding: Embedding) -> None:
         stream.embedding = embedding
         near, stream.row = stream.together.answer(embedding.rows)
         stream.cosine = np.round(near, DECIMALS)
         stream.z = np.round(stream.null.z(stream.cosine), DECIMALS)
-        stream.score = logistic(stream.z, self._config.z_mid, self._config.z_scale) * stream.may
+        stream.per_hour = stream.tail.per_hour(stream.z)
+        self._score(stream)
+
+    def _score(self, stream: _Stream) -> None:
+        score = logistic(stream.z, self._config.z_mid, self._config.z_scale)
+        rare = rarity(stream.per_hour, self._share)
+        stream.score = np.where(self._rated, rare, score) * stream.may
 
     def _fresh(self, stream: _Stream, now_ns: int) -> bool:
         seen = stream.embedding
@@ -178,6 +244,7 @@ class Fusion:
             status="ok" if fresh else "stale",
             cosine=float(stream.cosine[row]),
             z=float(stream.z[row]),
+            far_per_hour=round(float(stream.per_hour[row]), 6),
             window=Span(start=Time.of(seen.start_ns), end=Time.of(seen.end_ns)),
             age_ms=None if fresh else round((now_ns - seen.end_ns) / 1e6, 3),
             reused=seen.reused,

@@ -1,4 +1,4 @@
-"""From a score to events: hysteresis, minimum duration, hold and cool-down."""
+"""From a score to events: hysteresis, least and longest duration, hold and cool-down."""
 
 from __future__ import annotations
 
@@ -16,26 +16,31 @@ LEAST_RISE = 0.05  # a new peak smaller than this is not news
 
 @dataclass(frozen=True)
 class Transition:
-    """What the gate has to tell. end_ns: the last evidence so far. peak: highest score so far."""
+    """What the gate has to tell. end_ns: the last evidence so far. peak: highest score so far.
+    reason: of an end, "quiet" or "max_duration".
+    """
 
     phase: Phase
     start_ns: int
     end_ns: int
     peak: float
+    reason: str = ""
 
 
 class Gate:
     """One query's decision, fed with (time, score).
 
     A score at or above `enter` opens it, once it has held (never below `exit`) for
-    `min_duration_s`; it stays open until no score has reached `exit` for `hold_s`. Then it is
-    silent for `cool_down_s`. Time that goes backwards counts as standing still. No two events
-    share a nanosecond: each starts after the last evidence of the one before.
+    `min_duration_s`; it stays open until no score has reached `exit` for `hold_s`, so stretches
+    that are closer together are one event, or for `max_duration_s`: then it is deaf until no score
+    has reached `exit` for `hold_s`. After an end, and never without one, it is silent for
+    `cool_down_s`. Time that goes backwards counts as standing still. No two events share a
+    nanosecond: each starts after the last evidence of the one before.
     """
 
     def __init__(self, config: GateConfig) -> None:
         self.config = config
-        self._state: Literal["idle", "pending", "open"] = "idle"
+        self._state: Literal["idle", "pending", "open", "deaf"] = "idle"
         self._now_ns: int | None = None
         self._start_ns = 0
         self._first_ns = 0
@@ -56,6 +61,11 @@ class Gate:
         """True when no score is being followed."""
         return self._state == "idle"
 
+    @property
+    def is_quiet(self) -> bool:
+        """True when what comes is ordinary, for all that the gate knows."""
+        return self._state in ("idle", "deaf")
+
     def step(self, t_ns: int, score: float, start_ns: int | None = None) -> Transition | None:
         """A score at `t_ns`. start_ns: when its evidence began, where earlier than `t_ns`."""
         t_ns = t_ns if self._now_ns is None else max(t_ns, self._now_ns)
@@ -63,6 +73,12 @@ class Gate:
         config = self.config
         if self._state == "open":
             return self._open(t_ns, score)
+        if self._state == "deaf":
+            if score >= config.exit:
+                self._last_ns = t_ns
+            elif t_ns - self._last_ns >= from_s(config.hold_s):
+                self._state = "idle"
+            return None
         if self._quiet_until_ns is not None and t_ns < self._quiet_until_ns:
             return None
         if self._state == "pending" and score < config.exit:
@@ -84,7 +100,7 @@ class Gate:
     def close(self) -> Transition | None:
         """End what is open, at its last evidence: the agent stops or the query is removed."""
         if self.is_open:
-            return self._end(self._now_ns or 0)
+            return self._end(self._now_ns or 0, "")
         self._state = "idle"
         return None
 
@@ -93,19 +109,23 @@ class Gate:
         if score >= config.exit:
             self._last_ns = t_ns
             self._peak = max(self._peak, score)
+            if t_ns - self._first_ns >= from_s(config.max_duration_s):
+                end = self._end(t_ns, "max_duration")
+                self._state = "deaf"
+                return end
             due = t_ns - self._told_ns >= from_s(config.update_s)
             if due or self._peak >= self._told_peak + LEAST_RISE:
                 return self._tell("update", t_ns)
         elif t_ns - self._last_ns >= from_s(config.hold_s):
-            return self._end(t_ns)
+            return self._end(t_ns, "quiet")
         return None
 
-    def _end(self, t_ns: int) -> Transition:
+    def _end(self, t_ns: int, reason: str) -> Transition:
         self._state = "idle"
         self._free_ns = self._last_ns + 1
         self._quiet_until_ns = max(self._free_ns, t_ns + from_s(self.config.cool_down_s))
-        return self._tell("end", t_ns)
+        return self._tell("end", t_ns, reason)
 
-    def _tell(self, phase: Phase, t_ns: int) -> Transition:
+    def _tell(self, phase: Phase, t_ns: int, reason: str = "") -> Transition:
         self._told_ns, self._told_peak = t_ns, self._peak
-        return Transition(phase, self._start_ns, self._last_ns, self._peak)
+        return Transition(phase, self._start_ns, self._last_ns, self._peak, reason)

@@ -82,7 +82,7 @@ class Matcher:
             told = gate.step(t_ns, value, began)
             if told:
                 events.append(self._event(row, told, embedding.end_ns))
-        quiet = np.array([gate.is_idle for gate in self._gates], bool)
+        quiet = np.array([gate.is_quiet for gate in self._gates], bool)
         self._fusion.learn(embedding.stream, quiet)
         return events
 
@@ -131,12 +131,14 @@ class Matcher:
             told = None if query.key in keys else gates[query.key].close()
             if told:
                 ended.append(self._event(row, told, now, "query_changed"))
-        self._gates = [gates.get(query.key) or Gate(query.gate) for query in rows]
         self._fusion = Fusion(self._config, self._space, rows, self._streams, self._fusion)
+        self._gates = [
+            gates.get(query.key) or Gate(self._fusion.gate(row)) for row, query in enumerate(rows)
+        ]
         self._version = self.queries.version
         return ended
 
-    def _event(self, row: int, told: Transition, t_ns: int, reason: str = "quiet") -> Event:
+    def _event(self, row: int, told: Transition, t_ns: int, reason: str = "") -> Event:
         query, context = self._fusion.rows[row].ref, self._context
         now = context.clock.now_ns()
         seen = self._fusion.best(row, t_ns)[1]
@@ -167,7 +169,7 @@ class Matcher:
             ),
             model=context.model(),
             drops=context.drops(),
-            reason=reason if told.phase == "end" else "",
+            reason=(reason or told.reason) if told.phase == "end" else "",
         )
 
 

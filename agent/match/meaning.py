@@ -70,6 +70,11 @@ class Meaning:
         """One part alone, whose nearness is the query's."""
         return len(self.parts) == 1 and not self.contrasts
 
+    @property
+    def taught(self) -> bool:
+        """Whether any of it was: a probe pushes the space's background down."""
+        return any(part.taught is not None for part in (*self.parts, *self.contrasts))
+
 
 @dataclass(frozen=True)
 class Terms:

@@ -25,12 +25,12 @@ A = TypeVar("A", bound=AskedConfig)
 Embed = Callable[[QueryConfig], Meaning]
 
 # What says who tells a query's events, and when; the rest of it is what its nearness depends on.
-_TELLING = ("enabled", "label", "gate", "streams", "senses")
+_TELLING = ("enabled", "label", "gate", "max_false_alarms_per_hour", "streams", "senses")
 # Fields that came later: left out where they say nothing, so that what has none keeps the revision
 # it ever had.
 _LATER = (
     *("depth", "thermal", "imu", "file", "modality", "log", "vector", "taught"),
-    *("sum", "when", "not", "templates"),
+    *("sum", "when", "not", "templates", "max_false_alarms_per_hour"),
 )
 
 

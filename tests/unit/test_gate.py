@@ -45,7 +45,7 @@ def test_hold_is_counted_from_the_last_evidence_and_reached_exactly() -> None:
     opened = gate(update_s=60.0)
     assert run(opened, (0, 0.7), (100, 0.5), (1099, 0.0)) == [(0, "start")]
     end = opened.step(1100 * MS, 0.0)
-    assert end == Transition("end", 0, 100 * MS, 0.7)
+    assert end == Transition("end", 0, 100 * MS, 0.7, "quiet")
 
 
 def test_evidence_within_the_hold_goes_on() -> None:
@@ -96,7 +96,7 @@ def test_time_that_goes_backwards_stands_still() -> None:
     opened = gate()
     assert run(opened, (1000, 0.9), (0, 0.0), (1500, 0.0)) == [(1000, "start")]
     end = opened.step(2000 * MS, 0.0)
-    assert end == Transition("end", 1000 * MS, 1000 * MS, 0.9)
+    assert end == Transition("end", 1000 * MS, 1000 * MS, 0.9, "quiet")
 
 
 def test_an_event_begins_with_its_evidence_but_after_the_event_before() -> None:
@@ -104,7 +104,7 @@ def test_an_event_begins_with_its_evidence_but_after_the_event_before() -> None:
     first = opened.step(1000 * MS, 0.9, start_ns=800 * MS)
     assert first == Transition("start", 800 * MS, 1000 * MS, 0.9)
     end = opened.step(1100 * MS, 0.0)
-    assert end == Transition("end", 800 * MS, 1000 * MS, 0.9)
+    assert end == Transition("end", 800 * MS, 1000 * MS, 0.9, "quiet")
     second = opened.step(1200 * MS, 0.9, start_ns=700 * MS)
     assert second == Transition("start", 1000 * MS + 1, 1200 * MS, 0.9)
 
