@@ -6,7 +6,7 @@ mostly its own class and a little every text that is near to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -206,15 +206,19 @@ def bank_objective(
     return loss
 
 
-def top_1(tower: nn.Module, data: Labelled, bank: Bank) -> tuple[int, int]:
-    """Records whose mean vector is nearest to their own class of all in the bank, and how many
-    there are.
+def top_1(
+    tower: nn.Module, data: Labelled, bank: Bank, among: Collection[str] | None = None
+) -> tuple[int, int]:
+    """Records whose mean vector is nearest to their own class, and how many there are. among:
+    labels that are candidates, the records' own with them; all of the bank where it is None.
     """
+    other = [among is not None and label not in among for label in bank.labels]
     vectors = embed(tower, data.examples.views)
     right = 0
     numbers = np.unique(data.records)
     for number in numbers:
         mine = data.records == number
-        nearest = int((bank.anchors @ vectors[mine].sum(axis=0)).argmax())
+        cosines = bank.anchors @ vectors[mine].sum(axis=0)
+        nearest = int(np.where(other, -np.inf, cosines).argmax())
         right += nearest == int(data.examples.labels[mine][0])
     return right, len(numbers)

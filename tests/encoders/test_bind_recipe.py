@@ -129,3 +129,16 @@ def _batch(anchors: Float32Array) -> object:
 
     numbers = torch.arange(len(anchors))
     return Batch(torch.zeros(len(anchors), 1), torch.from_numpy(anchors), numbers, numbers, numbers)
+
+
+def test_a_recording_is_told_from_those_labels_alone_that_are_asked_for() -> None:
+    bank = label_bank({"run": ("running",), "rest": ("resting",), "row": ("rowing",)}, _encode)
+    settings = read_recipe(RECIPES / "imu.yaml", LabelRecipe).preprocess
+    data = labelled([_record("rest", 0, 1.0)], made(settings), bank, most=2)
+    assert len(data.examples) == 2
+    # Nearest to "run", then to "rest".
+    says = 2 * bank.anchors[0] + bank.anchors[1] * (1 - bank.anchors[0] @ bank.anchors[1])
+    tower = _Constant(torch.from_numpy(says).expand(2, -1))
+    tower.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+    assert top_1(tower, data, bank) == (0, 1)
+    assert top_1(tower, data, bank, ("rest", "row")) == (1, 1)

@@ -70,15 +70,14 @@ def _make(
     objective = bank_objective(bank, recipe.own_share, recipe.regression, augment, mix)
     tower, figures = making.fit(modality, recipe, train, dev, objective=objective)
     for name, own in records.items():
-        kept = [record for record in own if record.held_out]
+        kept = labelled([record for record in own if record.held_out], preprocess, bank, most)
         mine = {record.label for record in own}
-        banks = {"": bank}
+        among = {"": bank.labels}
         if mine != set(bank.labels):  # told apart from their own kind is another thing
-            few = {label: texts for label, texts in recipe.texts.items() if label in mine}
-            banks["_of_own"] = label_bank(few, making.encode)
-        for among, chosen in banks.items():
-            right, of = top_1(tower, labelled(kept, preprocess, chosen, most), chosen)
-            figures[f"{name}held_out_top_1{among}"] = right / of
-            figures[f"{name}chance{among}"] = 1 / len(chosen.labels)
-        figures[f"{name}held_out"] = len(kept)
+            among["_of_own"] = tuple(mine)
+        for kind, labels in among.items():
+            right, of = top_1(tower, kept, bank, labels)
+            figures[f"{name}held_out_top_1{kind}"] = right / of
+            figures[f"{name}chance{kind}"] = 1 / len(labels)
+            figures[f"{name}held_out"] = of
     return figures | making.write(modality, recipe, tower, train.views), used
