@@ -83,7 +83,9 @@ class Core:
 
     def open(self) -> None:
         """Load what the queries need and embed them. Raises ConfigError and EncoderError."""
-        for number, query in enumerate(self.config.file.queries):
+        numbered = enumerate(self.config.file.queries)
+        # What a `when` names may stand after it.
+        for number, query in sorted(numbered, key=lambda each: each[1].when is not None):
             try:
                 self.queries.put(query)
             except ConfigError as exc:

@@ -104,12 +104,14 @@ class Score(WireStruct, frozen=True, kw_only=True):
 class Evidence(WireStruct, frozen=True, kw_only=True):
     """One stream's part in an event: what it measured, or why it could say nothing. reused: by
     the vector of an earlier window, as nothing had changed since. region: the part of the frame
-    that answers best; None where that is the whole. far_per_hour: how often an hour this stream
+    that answers best; None where that is the whole. query: in an event of a `when`, which of the
+    queries it names. far_per_hour: how often an hour this stream
     would come as high by itself.
     """
 
     stream: str
     modality: str
+    query: str = ""
     status: Literal["ok", "missing", "stale"] = "ok"
     frame_id: str = ""
     cosine: float | None = None

@@ -66,6 +66,13 @@ class Gate:
         """True when what comes is ordinary, for all that the gate knows."""
         return self._state in ("idle", "deaf")
 
+    @property
+    def current(self) -> Transition | None:
+        """The event that is open as it stands, told or not; None where none is."""
+        if not self.is_open:
+            return None
+        return Transition("update", self._start_ns, self._last_ns, self._peak)
+
     def step(self, t_ns: int, score: float, start_ns: int | None = None) -> Transition | None:
         """A score at `t_ns`. start_ns: when its evidence began, where earlier than `t_ns`."""
         t_ns = t_ns if self._now_ns is None else max(t_ns, self._now_ns)

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agent.clock import Clock
+from agent.clock import Clock, from_s
 from agent.config import MatchConfig
 from agent.contracts import Space
 from agent.match.fusion import Fusion
 from agent.match.gate import Gate, Transition
 from agent.match.queries import QuerySet
+from agent.match.whens import Whens
 from agent.types import Embedding, StreamInfo
-from agent.wire import ClockState, Event, Latency, Model, QueryRef, ScoreMessage, Time
+from agent.wire import (
+    ClockState,
+    Event,
+    Evidence,
+    Latency,
+    Model,
+    QueryRef,
+    Score,
+    ScoreMessage,
+    Time,
+)
 
 __all__ = ["EventContext", "Matcher"]
 
@@ -49,6 +60,7 @@ class Matcher:
         self._streams: dict[str, tuple[StreamInfo, int]] = {}
         self._fusion = Fusion(config, space, [], {})
         self._gates: list[Gate] = []
+        self._whens = Whens([], {}, {})
         self._open: dict[str, tuple[str, int]] = {}  # query id -> (event id, revision)
         self._version = -1
 
@@ -80,11 +92,10 @@ class Matcher:
                 t_ns = best.end_ns
                 began = max(best.start_ns, t_ns - self._fusion.hop_ns(best.stream))
             told = gate.step(t_ns, value, began)
-            if told:
-                events.append(self._event(row, told, embedding.end_ns))
+            events += self._tell(row, told, embedding.end_ns)
         quiet = np.array([gate.is_quiet for gate in self._gates], bool)
         self._fusion.learn(embedding.stream, quiet)
-        return events
+        return events + self._follow(embedding.end_ns)
 
     def tick(self, now_ns: int) -> list[Event]:
         """Time has passed: what no fresh evidence holds open comes to its end."""
@@ -93,15 +104,15 @@ class Matcher:
             if gate.is_idle or self._fusion.best(row, now_ns)[1] is not None:
                 continue
             told = gate.step(now_ns, NO_EVIDENCE)
-            if told:
-                events.append(self._event(row, told, now_ns, "stale"))
-        return events
+            events += self._tell(row, told, now_ns, "stale")
+        return events + self._follow(now_ns)
 
     def close(self, reason: str = "shutdown") -> list[Event]:
         """End everything that is open."""
         now = self._context.clock.now_ns()
         ends = [(row, gate.close()) for row, gate in enumerate(self._gates)]
-        return [self._event(row, told, now, reason) for row, told in ends if told]
+        events = [event for row, told in ends for event in self._tell(row, told, now, reason)]
+        return events + self._close_whens(self._whens.keys(), reason)
 
     def scores(self, now_ns: int) -> list[ScoreMessage]:
         """The live score of every enabled query."""
@@ -116,32 +127,96 @@ class Matcher:
                 evidence=self._fusion.evidence(row, now_ns),
             )
             for row, query in enumerate(self._fusion.rows)
+            if query.config.enabled
         ]
 
     def _refresh(self) -> list[Event]:
         """Take up changed queries and streams; the ends of events whose query is gone."""
         if self._version == self.queries.version:
             return []
-        rows = self.queries.enabled()
+        rows = self.queries.scored()
         gates = {q.key: g for q, g in zip(self._fusion.rows, self._gates, strict=True)}
         now = self._context.clock.now_ns()
         keys = {query.key for query in rows}
         ended = []
+        loud = {query.key for query in rows if query.config.enabled}
         for row, query in enumerate(self._fusion.rows):
-            told = None if query.key in keys else gates[query.key].close()
-            if told:
-                ended.append(self._event(row, told, now, "query_changed"))
+            if query.key not in keys:
+                told = gates[query.key].close()
+                ended += self._tell(row, told, now, "query_changed")
+            elif query.key not in loud and query.ref.id in self._open:
+                current = gates[query.key].current  # it goes on for a `when`, untold
+                if current is not None:
+                    told = replace(current, phase="end")
+                    ended.append(self._event_of(row, told, now, "query_changed"))
         self._fusion = Fusion(self._config, self._space, rows, self._streams, self._fusion)
         self._gates = [
             gates.get(query.key) or Gate(self._fusion.gate(row)) for row, query in enumerate(rows)
         ]
+        ended += self._refresh_whens()
         self._version = self.queries.version
         return ended
 
-    def _event(self, row: int, told: Transition, t_ns: int, reason: str = "") -> Event:
-        query, context = self._fusion.rows[row].ref, self._context
+    def _refresh_whens(self) -> list[Event]:
+        before, rows = self._whens, self._fusion.rows
+        hops = {
+            query.key: max(
+                (hop for info, hop in self._streams.values() if query.may_answer(info)), default=0
+            )
+            + from_s(gate.config.min_duration_s)
+            for query, gate in zip(rows, self._gates, strict=True)
+        }
+        atoms = {query.ref.id: query for query in rows}
+        after = Whens(self.queries.whens(), atoms, hops, before)
+        gone = [key for key in before.keys() if not after.goes_on(key, before)]  # noqa: SIM118 - no dict
+        ended = self._close_whens(gone, "query_changed")
+        self._whens = after
+        return ended
+
+    def _tell(self, row: int, told: Transition | None, t_ns: int, reason: str = "") -> list[Event]:
+        """What a gate says, as an event of its query and to each `when` that names it."""
+        query, gate = self._fusion.rows[row], self._gates[row]
+        news = told or gate.current
+        if news is not None and self._whens.names(query.key):
+            score, evidence = self._fusion.score(row, news.peak), self._fusion.evidence(row, t_ns)
+            self._whens.hear(query.key, news, score, evidence)
+        if told is None or not (told.phase == "start" or query.ref.id in self._open):
+            return []
+        if told.phase == "start" and not query.config.enabled:
+            return []
+        return [self._event_of(row, told, t_ns, reason)]
+
+    def _event_of(self, row: int, told: Transition, t_ns: int, reason: str) -> Event:
+        query = self._fusion.rows[row].ref
+        score, evidence = self._fusion.score(row, told.peak), self._fusion.evidence(row, t_ns)
+        return self._event(query, told, score, evidence, self._fusion.best(row, t_ns)[1], reason)
+
+    def _follow(self, t_ns: int) -> list[Event]:
+        return [
+            self._event(query.ref, told, *self._whens.says(query.key, told), None, "")
+            for query, told in self._whens.step(t_ns)
+        ]
+
+    def _close_whens(self, keys: list[tuple[str, str]], reason: str) -> list[Event]:
+        ends = [(key, self._whens.close(key)) for key in keys]
+        refs = self._whens.refs()
+        return [
+            self._event(refs[key], told, *self._whens.says(key, told), None, reason)
+            for key, told in ends
+            if told is not None
+        ]
+
+    def _event(
+        self,
+        query: QueryRef,
+        told: Transition,
+        score: Score,
+        evidence: list[Evidence],
+        seen: Embedding | None,
+        reason: str,
+    ) -> Event:
+        context = self._context
         now = context.clock.now_ns()
-        seen = self._fusion.best(row, t_ns)[1]
         event_id, revision = self._open.get(query.id) or (
             _ulid(query, context.agent, told.start_ns),
             -1,
@@ -160,8 +235,8 @@ class Matcher:
             start_time=Time.of(told.start_ns),
             end_time=Time.of(told.end_ns),
             clock=context.clock_state(),
-            score=self._fusion.score(row, told.peak),
-            evidence=self._fusion.evidence(row, t_ns),
+            score=score,
+            evidence=evidence,
             latency_ms=Latency(
                 capture_to_embed=_ms(seen.encoded_ns - seen.end_ns) if seen else 0.0,
                 embed_to_event=_ms(now - seen.encoded_ns) if seen else 0.0,
@@ -169,7 +244,7 @@ class Matcher:
             ),
             model=context.model(),
             drops=context.drops(),
-            reason=(reason or told.reason) if told.phase == "end" else "",
+            reason=(reason or told.reason or "quiet") if told.phase == "end" else "",
         )
 
 

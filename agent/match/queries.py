@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from agent.config import AskedConfig, GateConfig, QueryConfig
 from agent.contracts import Space
 from agent.errors import ConfigError
+from agent.match.grammar import Atom, Node, atoms_of, parse_when
 from agent.match.meaning import Meaning, Terms, terms_of
 from agent.match.taught import read_taught
 from agent.types import StreamInfo
@@ -38,6 +39,7 @@ _LATER = (
 class Query:
     """One question with its vectors. rev: first 12 hex of the sha256 of its definition. sense_rev:
     the same of what its nearness depends on alone, so neither of its gate nor of who may answer.
+    node: of a `when`, which has no vectors; quoted: the queries of the texts in it.
     """
 
     config: QueryConfig
@@ -45,6 +47,8 @@ class Query:
     gate: GateConfig
     meaning: Meaning
     sense_rev: str
+    node: Node | None = None
+    quoted: tuple[Query, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -55,6 +59,15 @@ class Query:
     def null_key(self) -> tuple[str, str]:
         """(id, sense_rev): while it stays, so does what a stream's null has learned."""
         return self.ref.id, self.sense_rev
+
+    @property
+    def atoms(self) -> tuple[Atom, ...]:
+        """Of a `when`, each once."""
+        return () if self.node is None else tuple(dict.fromkeys(atoms_of(self.node)))
+
+    def id_of(self, atom: Atom) -> str:
+        """The id of the query that is one of `atoms`."""
+        return _quoted_id(self.ref.id, atom.name) if atom.quoted else atom.name
 
     def terms(self, space: Space, modality: str, floor: float) -> Terms:
         """Its vectors and weights on a sense. As agent.match.meaning.terms_of."""
@@ -86,25 +99,82 @@ class QuerySet:
     def put(self, config: QueryConfig) -> Query:
         """Add a query, or replace the one of the same id. Unchanged ones are left alone."""
         config = _resolved(config.named())
-        rev, sense_rev = _revisions(config)
         old = self._queries.get(config.id)
+        query = self._when(config) if config.when is not None else self._made(config, old)
+        if old is not None and old.key == query.key and old.config == config:
+            return old
+        if query.node is not None:
+            self._refuse_named(config.id, "expected one that is no `when` itself")
+        self._queries[config.id] = query
+        self.version += 1
+        return query
+
+    def _made(self, config: QueryConfig, old: Query | None) -> Query:
+        rev, sense_rev = _revisions(config)
         same = old if old is not None and old.ref.rev == rev else None
-        if same is not None and same.config == config:
-            return same
-        query = Query(
+        return Query(
             config=config,
             ref=QueryRef(id=config.id, rev=rev, label=config.label),
             gate=config.gate or self._default_gate,
             meaning=same.meaning if same is not None else self._embed(config),
             sense_rev=sense_rev,
         )
-        self._queries[config.id] = query
-        self.version += 1
-        return query
+
+    def _when(self, config: QueryConfig) -> Query:
+        """Raises ConfigError for what cannot be read, and for a name of no query."""
+        assert config.when is not None
+        try:
+            node = parse_when(config.when)
+            for atom in atoms_of(node):
+                if not atom.quoted:
+                    self._check_named(atom.name, config.id)
+        except ConfigError as exc:
+            raise ConfigError(f"query {config.id}: {exc}") from exc
+        rev, sense_rev = _revisions(config)
+        texts = dict.fromkeys(atom.name for atom in atoms_of(node) if atom.quoted)
+        quoted = []
+        for text in texts:
+            own = replace(
+                config,
+                id=_quoted_id(config.id, text),
+                label=text,
+                text=text,
+                when=None,
+                enabled=False,  # it tells no events of its own
+            )
+            known = self._queries.get(config.id)
+            before = next((q for q in known.quoted if q.ref.id == own.id), None) if known else None
+            quoted.append(self._made(own, before))
+        return Query(
+            config=config,
+            ref=QueryRef(id=config.id, rev=rev, label=config.label),
+            gate=config.gate or self._default_gate,
+            meaning=Meaning(()),
+            sense_rev=sense_rev,
+            node=node,
+            quoted=tuple(quoted),
+        )
+
+    def _check_named(self, name: str, by: str) -> None:
+        named = self._queries.get(name)
+        if named is None or named.node is not None or name == by:
+            others = [q.ref.id for q in self._queries.values() if q.node is None and q.ref.id != by]
+            raise ConfigError(
+                f"when: got {name!r}, expected a query that is no `when`: "
+                f"{', '.join(others) or 'none yet'}; or a text in double quotes"
+            )
+
+    def _refuse_named(self, query_id: str, expected: str) -> None:
+        for query in self._queries.values():
+            if any(a.name == query_id and not a.quoted for a in query.atoms):
+                raise ConfigError(
+                    f"query id: got {query_id!r}, which `when` of {query.ref.id} names, {expected}"
+                )
 
     def remove(self, query_id: str) -> Query:
         """Raises ConfigError for an unknown id."""
         query = self.get(query_id)
+        self._refuse_named(query_id, "expected one that none does")
         del self._queries[query_id]
         self.version += 1
         return query
@@ -125,6 +195,26 @@ class QuerySet:
 
     def enabled(self) -> list[Query]:
         return [query for query in self._queries.values() if query.config.enabled]
+
+    def whens(self) -> list[Query]:
+        """Those that are enabled."""
+        return [query for query in self.enabled() if query.node is not None]
+
+    def scored(self) -> list[Query]:
+        """Those with vectors that are enabled, or are an atom of a `when` that is."""
+        whens = self.whens()
+        named = {atom.name for when in whens for atom in when.atoms if not atom.quoted}
+        own = [
+            query
+            for query in self._queries.values()
+            if query.node is None and (query.config.enabled or query.ref.id in named)
+        ]
+        return [*own, *(query for when in whens for query in when.quoted)]
+
+
+def _quoted_id(query_id: str, text: str) -> str:
+    """No other query has such an id, and no topic."""
+    return f"{query_id}/{text}"
 
 
 def _resolved(config: QueryConfig) -> QueryConfig:

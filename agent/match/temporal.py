@@ -21,18 +21,15 @@ from agent.match.grammar import And, Atom, For, Node, Or, Unless, reach_ns
 __all__ = ["Follower", "Known", "Span", "Track", "evaluate"]
 
 EVER = 1 << 62  # ns; the end of what may go on
-MAX_SPANS = 1000  # of one atom; the oldest is forgotten
+MAX_SPANS = 256  # of one atom; the oldest is forgotten
 
 
 @dataclass(frozen=True)
 class Span:
-    """True for start <= t < end, in ns. since: when its evidence began, at most `start`. peak: of
-    the score, the lower one where two have to hold.
-    """
+    """True for start <= t < end, in ns. peak: of the score, the lower where two have to hold."""
 
     start: int
     end: int
-    since: int
     peak: float
 
 
@@ -54,13 +51,18 @@ class Track:
         self._open: Span | None = None
 
     @property
+    def spans(self) -> int:
+        """How many are remembered."""
+        return len(self._closed) + (self._open is not None)
+
+    @property
     def open_since_ns(self) -> int | None:
         """When the interval that is open began."""
         return self._open.start if self._open is not None else None
 
     def tell(self, told: Transition) -> None:
         """A start, an update or an end. end_ns is of the last evidence, and counts as on."""
-        span = Span(told.start_ns, told.end_ns + 1, told.start_ns, told.peak)
+        span = Span(told.start_ns, told.end_ns + 1, told.peak)
         if told.phase == "end":
             self._closed.append(span)
             self._open = None
@@ -76,9 +78,9 @@ class Track:
         closed = list(self._closed)
         if self._open is not None:
             own = self._open
-            return Known([*closed, own], [*closed, Span(own.start, EVER, own.start, own.peak)])
+            return Known([*closed, own], [*closed, Span(own.start, EVER, own.peak)])
         heard = max(now_ns - self.settle_ns, closed[-1].end if closed else -EVER)
-        return Known(closed, _merged([*closed, Span(heard, EVER, heard, 0.0)]))
+        return Known(closed, _merged([*closed, Span(heard, EVER, 0.0)]))
 
 
 def evaluate(node: Node, atoms: Mapping[Atom, Known]) -> Known:
@@ -120,6 +122,8 @@ class Follower:
 
     def step(self, now_ns: int, tracks: Mapping[Atom, Track]) -> list[Transition]:
         """What has become certain by `now_ns`, in order of time."""
+        if not any(track.spans for track in tracks.values()):
+            return []
         known = evaluate(self._node, {atom: t.known(now_ns) for atom, t in tracks.items()})
         told: list[Transition] = []
         while True:
@@ -128,9 +132,7 @@ class Follower:
                 before = next((s for s in known.may if s.end > self._free_ns), None)
                 if span is None or (before is not None and before.start < span.start):
                     break
-                start_ns = span.since
-                if start_ns < self._free_ns:  # that evidence was told before
-                    start_ns = max(span.start, self._free_ns)
+                start_ns = max(span.start, self._free_ns)
                 told.append(self._tell("start", now_ns, start_ns, span.end - 1, span.peak))
             told += self._follow(now_ns, known)
             if self._open is not None:
@@ -192,21 +194,14 @@ def _merged(spans: Sequence[Span]) -> list[Span]:
     for span in sorted(spans, key=lambda s: (s.start, s.end)):
         if out and span.start <= out[-1].end:
             last = out[-1]
-            out[-1] = Span(
-                last.start,
-                max(last.end, span.end),
-                min(last.since, span.since),
-                max(last.peak, span.peak),
-            )
+            out[-1] = Span(last.start, max(last.end, span.end), max(last.peak, span.peak))
         else:
             out.append(span)
     return out
 
 
 def _widened(spans: Sequence[Span], before_ns: int, after_ns: int) -> list[Span]:
-    return _merged(
-        [Span(s.start - before_ns, min(s.end + after_ns, EVER), s.since, s.peak) for s in spans]
-    )
+    return _merged([Span(s.start - before_ns, min(s.end + after_ns, EVER), s.peak) for s in spans])
 
 
 def _crossed(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
@@ -215,7 +210,7 @@ def _crossed(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
         a, b = left[n], right[m]
         start, end = max(a.start, b.start), min(a.end, b.end)
         if start < end:
-            out.append(Span(start, end, max(a.since, b.since), min(a.peak, b.peak)))
+            out.append(Span(start, end, min(a.peak, b.peak)))
         n, m = (n + 1, m) if a.end <= b.end else (n, m + 1)
     return out
 
@@ -231,46 +226,57 @@ def _near(left: Sequence[Span], right: Sequence[Span], within_ns: int) -> list[S
 
 
 def _without(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
-    out = []
+    out, ends = [], [other.end for other in right]
     for span in left:
-        start, since = span.start, span.since
-        for other in right:
-            if other.end <= start or other.start >= span.end:
-                continue
+        start = span.start
+        for number in range(bisect_right(ends, start), len(right)):
+            other = right[number]
+            if other.start >= span.end:
+                break
             if other.start > start:
-                out.append(Span(start, other.start, since, span.peak))
-            start = since = other.end
+                out.append(Span(start, other.start, span.peak))
+            start = other.end
         if start < span.end:
-            out.append(Span(start, span.end, since, span.peak))
+            out.append(Span(start, span.end, span.peak))
     return out
 
 
 def _lasting(spans: Sequence[Span], least_ns: int) -> list[Span]:
-    return [
-        Span(s.start + least_ns, s.end, s.since, s.peak)
-        for s in spans
-        if s.end - s.start > least_ns
-    ]
+    return [Span(s.start + least_ns, s.end, s.peak) for s in spans if s.end - s.start > least_ns]
 
 
 def _then(left: Known, right: Known, within_ns: int) -> Known:
     """Each interval of `right` that begins after one of `left` began, and soon after it ended."""
 
-    def follows(span: Span, of: Sequence[Span]) -> Span | None:
-        """The first of those that it follows."""
-        return next((x for x in of if x.start < span.start < x.end + within_ns), None)
-
     sure, may = [], []
+    first_sure = _first_open_after(left.sure, within_ns)
+    first_may = _first_open_after(left.may, within_ns)
     for whole in right.may:
+        start = whole.start
         # Its beginning is certain where it surely is on from there.
-        own = _at(right.sure, whole.start)
-        if own is not None and own.start == whole.start:
-            first = follows(own, left.sure)
-            if first is not None:
-                since, peak = min(first.since, own.since), min(first.peak, own.peak)
-                sure.append(Span(own.start, own.end, since, peak))
-            if follows(own, left.may) is not None:
+        own = _at(right.sure, start)
+        if own is not None and own.start == start:
+            before = first_may(start)
+            if before is not None and before.start < start:
                 may.append(whole)
-        elif any(x.start < whole.end and whole.start < x.end + within_ns for x in left.may):
-            may.append(whole)
+            first = first_sure(start)
+            if first is not None and first.start < start:
+                sure.append(Span(start, own.end, min(first.peak, own.peak)))
+            if may and may[-1] is whole:
+                continue
+            start = own.end  # and then another one may begin
+        before = first_may(start)
+        if start < whole.end and before is not None and before.start < whole.end:
+            may.append(Span(start, whole.end, whole.peak))
     return Known(sure, may)
+
+
+def _first_open_after(spans: Sequence[Span], within_ns: int) -> Callable[[int], Span | None]:
+    """Of a time, the first that is over no more than `within_ns` before it."""
+    ends = [span.end + within_ns for span in spans]
+
+    def first(t_ns: int) -> Span | None:
+        number = bisect_right(ends, t_ns)
+        return spans[number] if number < len(spans) else None
+
+    return first

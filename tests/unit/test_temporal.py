@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.match.gate import Transition
@@ -83,13 +83,12 @@ def instants(world: dict[str, list[Interval]]) -> dict[str, set[int]]:
 def test_what_is_true_when_all_is_known(node: Node, world: dict[str, list[Interval]]) -> None:
     known = {}
     for atom in set(atoms_of(node)):
-        spans = [Span(a, b + 1, a, 0.5) for a, b in runs(instants(world)[atom.name])]
+        spans = [Span(a, b + 1, 0.5) for a, b in runs(instants(world)[atom.name])]
         known[atom] = Known(spans, spans)
     got = evaluate(node, known)
     expected = [(a, b + 1) for a, b in runs(brute(node, instants(world)))]
     assert [(s.start, s.end) for s in got.sure] == expected
     assert [(s.start, s.end) for s in got.may] == expected
-    assert all(s.since <= s.start for s in got.sure)
 
 
 @dataclass(frozen=True)
@@ -161,6 +160,11 @@ def whole(told: list[Transition]) -> list[Interval]:
     return events
 
 
+@example(  # what may begin right after the end of what surely was
+    node=Unless(Atom("b"), Then(Atom("b"), Atom("b"), 2), 2),
+    world={"a": [], "b": [(11, 11), (13, 13)], "c": []},
+    seeds=(25, 0),
+)
 @given(node=nodes, world=worlds, seeds=st.tuples(st.integers(0, 99), st.integers(0, 99)))
 @settings(max_examples=400, deadline=None)
 def test_events_are_the_brute_forces_in_whatever_order_they_are_told(
@@ -168,9 +172,7 @@ def test_events_are_the_brute_forces_in_whatever_order_they_are_told(
 ) -> None:
     expected = runs(brute(node, instants(world)))
     first, second = (whole(follow(node, story(world, seed), seed)) for seed in seeds)
-    assert [end for _, end in first] == [end for _, end in expected]
-    assert all(start <= begins for (start, _), (begins, _) in zip(first, expected, strict=True))
-    assert first == second
+    assert first == second == expected
 
 
 def test_a_start_is_told_at_once_where_nothing_may_come_before_it() -> None:
