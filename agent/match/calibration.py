@@ -16,6 +16,7 @@ __all__ = ["Null", "allowed", "gate_of", "logistic", "rarity"]
 Float64Array = NDArray[np.float64]
 CLIP_Z = 3.0  # what an event may add to the null; its tail is not ordinary
 SHIFT_WINDOWS = 120  # of the running mean of z that tells a change of the stream
+SHIFT_SPREAD = 2.5  # of its square, which is 1
 SHIFT_Z = 1.0  # four of its deviations where a window has 0.8 of the one before
 ENTER, EXIT = 0.5, 0.1  # rarity at the allowed rate, and at nine times as often
 
@@ -56,11 +57,12 @@ class Null:
     of `prior_windows` observations, then follows the stream: West's incremental update of a
     weighted mean and variance (D. H. D. West, CACM 22(9), 1979), forgetting with a memory of
     `memory_windows`. An observation counts at most CLIP_Z deviations, so one event cannot move it.
-    Where the mean of z over SHIFT_WINDOWS is off by SHIFT_Z the stream has changed, be it to
-    another room: it forgets down to the weight of the prior, and follows so much faster.
+    Where over SHIFT_WINDOWS the mean of z is off by SHIFT_Z, or that of its square over
+    SHIFT_SPREAD, the stream has changed, be it to another room: it forgets down to the weight of
+    the prior, and follows so much faster.
     """
 
-    _LEARNED = ("mean", "variance", "weight", "recent", "seen")
+    _LEARNED = ("mean", "variance", "weight", "recent", "spread", "seen")
 
     def __init__(self, config: MatchConfig, mean: Float64Array, deviation: Float64Array) -> None:
         """mean, deviation: (queries,), the priors."""
@@ -69,6 +71,7 @@ class Null:
         self.variance = np.maximum(deviation, config.min_deviation) ** 2
         self.weight = np.full(len(mean), float(config.prior_windows))
         self.recent = np.zeros(len(mean))  # running mean of z
+        self.spread = np.ones(len(mean))  # and of its square
         self.seen = np.zeros(len(mean), np.int64)
 
     @property
@@ -87,7 +90,8 @@ class Null:
         deviation = self.deviation
         offset = np.clip(cosine - self.mean, -CLIP_Z * deviation, CLIP_Z * deviation)
         recent = self.recent + (offset / deviation - self.recent) / SHIFT_WINDOWS
-        changed = np.abs(recent) > SHIFT_Z
+        spread = self.spread + ((offset / deviation) ** 2 - self.spread) / SHIFT_WINDOWS
+        changed = (np.abs(recent) > SHIFT_Z) | (spread > SHIFT_SPREAD)
         memory = np.where(changed, self._config.prior_windows, self._config.memory_windows)
         weight = np.minimum(self.weight + 1, memory)
         mean = self.mean + offset / weight
@@ -96,6 +100,7 @@ class Null:
         self.variance = np.where(quiet, variance, self.variance)
         self.weight = np.where(quiet, weight, self.weight)
         self.recent = np.where(quiet, recent, self.recent)
+        self.spread = np.where(quiet, spread, self.spread)
         self.seen += quiet
 
     def copy_from(self, other: Null, here: int, there: int) -> None:
