@@ -64,7 +64,7 @@ class LabelRecipe(Settings, frozen=True, kw_only=True):
     the last weights, where people or recordings are too few to spare any. own_share: of a soft
     target on the own class. regression: weight of 1 - cosine to a random text of the class.
     augment: as augment.augment_for. mixed: chance that a sound is heard together with another one,
-    and is to be found by both. texts: by label.
+    and is to be found by both. each: as bank_objective. texts: by label.
     """
 
     size: Size
@@ -77,6 +77,7 @@ class LabelRecipe(Settings, frozen=True, kw_only=True):
     regression: Annotated[float, msgspec.Meta(ge=0)]
     augment: str | None = None
     mixed: _Share = 0.0
+    each: bool = False
     texts: dict[str, Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]]
 
     def __post_init__(self) -> None:
@@ -177,10 +178,13 @@ def bank_objective(
     regression: float,
     augment: Augment | None = None,
     mix: Mix | None = None,
+    each: bool = False,
 ) -> Objective:
     """Cross-entropy over the bank's anchors with soft targets, and 1 - cosine to a random text of
     the class. mix: views of a batch put together by twos, before `augment` changes them; targets
-    are in the same proportion.
+    are in the same proportion. each: the cross-entropy is the mean of that over the anchors and
+    those over the first text of every class, over the second, and so on: classes whose names are
+    near to one another are else told apart by the anchors alone, and nobody asks for these.
     """
     anchors, texts = torch.from_numpy(bank.anchors), torch.from_numpy(bank.texts)
     targets = soft_targets(torch.eye(len(anchors)), anchors, own_share, TARGET_TEMPERATURE)
@@ -200,7 +204,10 @@ def bank_objective(
         if augment is not None:
             views = augment(views, generator)
         vectors = tower(views)
-        contrast = anchor_cross_entropy(vectors, anchors.to(device), target, scale)
+        banks = [anchors, *(texts.unbind(1) if each else ())]
+        contrast = torch.stack(
+            [anchor_cross_entropy(vectors, one.to(device), target, scale) for one in banks]
+        ).mean()
         return contrast + regression * cosine_regression(vectors, text)
 
     return loss

@@ -79,3 +79,24 @@ class _Says(nn.Module):
 
     def forward(self, _: torch.Tensor) -> torch.Tensor:
         return self.vectors
+
+
+def test_classes_are_told_apart_by_each_of_their_texts_where_that_is_asked_for() -> None:
+    eye = np.eye(4, dtype=np.float32)
+    # The first texts of two classes differ in two axes, the second texts in two others.
+    texts = np.stack([eye[[0, 2]], eye[[1, 3]]])
+    means = texts.mean(1) / np.linalg.norm(texts.mean(1), axis=1, keepdims=True)
+    bank = Bank(("a", "b"), means.astype(np.float32), texts)
+    labels = torch.tensor([0])
+    batch = Batch(torch.zeros(1, 4), torch.from_numpy(bank.anchors)[:1], labels, labels, labels)
+
+    def loss(vector: list[float], each: bool) -> float:
+        unit = nn.functional.normalize(torch.tensor([vector]), dim=1)
+        objective = bank_objective(bank, 1.0, 0.0, each=each)
+        return float(
+            objective(_Says(unit), batch, torch.tensor(10.0), torch.Generator().manual_seed(0))
+        )
+
+    one_text, both = [1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0]
+    assert loss(both, each=True) < loss(one_text, each=True)
+    assert loss(one_text, each=True) > loss(one_text, each=False)

@@ -67,7 +67,7 @@ def _make(
     train, dev = recipe.parts(labelled(used, preprocess, bank, most).examples)
     mix = partial(mix_log_mel, chance=recipe.mixed) if recipe.mixed else None
     augment = augment_for(recipe.preprocess.name, recipe.augment)
-    objective = bank_objective(bank, recipe.own_share, recipe.regression, augment, mix)
+    objective = bank_objective(bank, recipe.own_share, recipe.regression, augment, mix, recipe.each)
     tower, figures = making.fit(modality, recipe, train, dev, objective=objective)
     for name, own in records.items():
         kept = labelled([record for record in own if record.held_out], preprocess, bank, most)
