@@ -21,12 +21,13 @@ from rich.table import Table
 
 from agent.atomic import open_atomic
 from agent.cli import EventPrinter, run_command
-from agent.config import QueryConfig
+from agent.config import Config, QueryConfig
 from agent.config_file import build_config, load_config
 from agent.errors import ConfigError
 from agent.replay import ReplayOptions, replay
 from agent.wire import Event, encode
-from tools.output import progress_bars
+from tools.output import progress_bars, report_console
+from tools.replay_diff import Told, changes, table, told
 
 __all__ = ["main"]
 
@@ -34,6 +35,7 @@ EXAMPLE = """\
 examples:
   python -m tools.replay --log configs/demo/demo.mcap --query "a cat"
   python -m tools.replay --log night.mcap --config configs/demo.yaml --events night.jsonl
+  python -m tools.replay --log night.mcap --config now.yaml --diff stricter.yaml
   python -m tools.replay --log walk.bag --from 10 --to 40 --summary walk.json
 """
 
@@ -49,6 +51,11 @@ def _main(argv: Sequence[str] | None) -> int:
     asked = [QueryConfig(text=text) for text in args.query]
     file = msgspec.structs.replace(config.file, queries=[*config.file.queries, *asked])
     options = ReplayOptions(_speed(args.speed), args.from_s, args.to_s)
+    if args.diff:
+        other = load_config(args.diff, args.set)
+        return _diff(with_fields(config, file=file), other, args, options)
+    if args.json:
+        raise ConfigError("--json: only of a --diff, expected --events for those of one replay")
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(open_atomic(args.events)) if args.events else None
         bar = stack.enter_context(_bars())
@@ -76,6 +83,33 @@ def _main(argv: Sequence[str] | None) -> int:
     return 0
 
 
+def _diff(before: Config, after: Config, args: argparse.Namespace, options: ReplayOptions) -> int:
+    """Replay twice and tell what differs."""
+    found = changes(_told(before, args, options), _told(after, args, options))
+    if args.json:
+        with open_atomic(args.json) as written:
+            content = [change.as_dict() for change in found]
+            written.write(json.dumps(content, indent=2).encode() + b"\n")
+    if not args.quiet:
+        report_console().print(table(found))
+    return 0
+
+
+def _told(config: Config, args: argparse.Namespace, options: ReplayOptions) -> list[Told]:
+    events: list[Event] = []
+    began_ns = 0
+    with _bars() as bar:
+        task = bar.add_task(args.log.name, total=None)
+
+        def progress(first_ns: int, now_ns: int, duration_s: float) -> None:
+            nonlocal began_ns
+            began_ns = first_ns
+            bar.update(task, completed=(now_ns - first_ns) / 1e9, total=duration_s)
+
+        replay(config, args.log, options, events.append, progress)
+    return told(events, began_ns)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tools.replay",
@@ -101,6 +135,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", dest="to_s", type=float, metavar="S", help="stop S s in")
     parser.add_argument("--events", type=Path, metavar="OUT.jsonl", help="one event a line")
     parser.add_argument("--summary", type=Path, metavar="OUT.json", help="counts a stream")
+    parser.add_argument(
+        "--diff",
+        type=Path,
+        metavar="OTHER.yaml",
+        help="replay under this config too, and tell which events appear, vanish and move",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT.json", help="what --diff found")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     return parser
 
