@@ -62,12 +62,13 @@ class ReplayOptions:
 class Tape:
     """What matching needs of a log: its embeddings in the order in which they came.
 
-    streams: by name, with the time between windows in ns. first_ns: arrival of the first sample.
-    end_ns: when the last window had fallen due.
+    streams: by name, with the time between windows in ns. origin_ns: capture of the first tick.
+    first_ns: arrival of the first sample. end_ns: when the last window had fallen due.
     """
 
     streams: Mapping[str, tuple[StreamInfo, int]]
     embeddings: Sequence[Embedding]
+    origin_ns: int
     first_ns: int
     end_ns: int
 

@@ -1,15 +1,17 @@
-"""How well a space finds things: recall and precision of a folder of queries, task by task.
+"""How well a space finds things, and a config what happens.
 
-example:
+examples:
   python -m tools.evaluate retrieval --space compact --data validation --json scores.json
+  python -m tools.evaluate events --log night.mcap --labels LABELS.json --config C.yaml
 
-The folder has `queries.jsonl`, an object a line: `task`, any name; what is looked for: `text`,
-`image`, `audio` or another sense of the space, or `query`, a file whose sense its folder tells
-(several of them are composed: the mean of what each finds); what is searched: `pool`, a folder
-whose files are the candidates, or `candidates`, a list of texts; and `relevant`, a list of which of
-these should be found: files, texts or indices from 0, files in the order of their names. Paths are
-below the folder. A folder's sense is its name's (image, images, rgb, audio, depth, thermal, imu,
-...) or stands in `modalities.json`, an object of folder: sense.
+retrieval: recall and precision of a folder of queries, task by task. It has `queries.jsonl`, an
+object a line: `task`, any name; what is looked for: `text`, `image`, `audio` or another sense of
+the space, or `query`, a file whose sense its folder tells (several of them are composed: the mean
+of what each finds); what is searched: `pool`, a folder whose files are the candidates, or
+`candidates`, a list of texts; and `relevant`, a list of which of these should be found: files,
+texts or indices from 0, files in the order of their names. Paths are below the folder. A folder's
+sense is its name's (image, images, rgb, audio, depth, thermal, imu, ...) or stands in
+`modalities.json`, an object of folder: sense.
 
 A candidate of a tower with views (`views` in space.yaml) is found by its whole and by the best of
 its parts, each part of a composed query by its own. recall@k is the part of the queries with
@@ -42,6 +44,7 @@ from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, EncodeFailed
 from encoders.bind.scoring import Estimate, Pool, RetrievalScores, relevant_ranks, score_retrieval
 from encoders.space import ModelSpace, open_space
+from tools import evaluate_events
 from tools.output import progress, report_console
 from tools.retrieval_queries import TEXT, Item, Query, read_queries
 
@@ -57,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
+    return int(args.run(args))
+
+
+def _retrieval(args: argparse.Namespace) -> int:
     space = open_space(args.space, RuntimeOptions(precision=args.precision))
     tasks = [task.strip() for task in args.tasks.split(",")] if args.tasks else []
     queries = read_queries(args.data, space.modalities, tasks)
@@ -90,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     retrieval.add_argument("--json", type=Path, metavar="OUT", help="write the figures here too")
     retrieval.add_argument("--precision", help="fp32 or int8 (default: each tower's own)")
     retrieval.add_argument("--tasks", metavar="A,B", help="only these (default: all there are)")
+    retrieval.set_defaults(run=_retrieval)
+    evaluate_events.add_command(commands)
     return parser
 
 

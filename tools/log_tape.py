@@ -16,7 +16,7 @@ from agent.config import Config
 from agent.core import Core
 from agent.errors import ConfigError
 from agent.replay import ReplayOptions, Tape, replay
-from agent.types import Embedding, Region, StreamInfo, Views
+from agent.types import Embedding, Region, Sample, StreamInfo, Views
 
 __all__ = ["tape_of"]
 
@@ -40,6 +40,7 @@ class _File(msgspec.Struct):
     space: str
     streams: dict[str, tuple[StreamInfo, int]]
     embeddings: list[_Kept]
+    origin_ns: int
     first_ns: int
     end_ns: int
 
@@ -60,13 +61,18 @@ def tape_of(
         kept = _read(path)
         if kept.key == key:
             return _tape(kept)
-    made = _File(key, "", {}, [], 0, 0)
+    made = _File(key, "", {}, [], 0, 0, 0)
 
     def on_streams(core: Core) -> None:
         made.space = core.space.identity
         infos = {state.info.name: state.info for state in core.states()}
         for name, windows in core.windows.items():
             made.streams[name] = infos[name], windows.step_ns
+        core.pumps[0].sinks.append(on_block)
+
+    def on_block(sample: Sample) -> None:
+        first_ns = int(sample.t_ns[0])
+        made.origin_ns = min(made.origin_ns or first_ns, first_ns)
 
     def on_embedding(embedding: Embedding) -> None:
         made.embeddings.append(_kept(embedding))
@@ -132,6 +138,7 @@ def _tape(kept: _File) -> Tape:
     return Tape(
         kept.streams,
         [_embedding(kept, each) for each in kept.embeddings],
+        kept.origin_ns,
         kept.first_ns,
         kept.end_ns,
     )

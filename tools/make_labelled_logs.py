@@ -293,7 +293,7 @@ def _fusion(made: _Set) -> None:
     pictures = planted_pictures.kinds(made.training)
     heard = {kind: sounds[kind] for kind in SEEN_AS}
     unseen = Deck(planted_pictures.bystanders(made.training), made.rng)
-    strangers = [planted for planted in others if planted.kind not in SEEN_AS]
+    strangers = [replace(one, kind="") for one in others if one.kind not in SEEN_AS]
     decks = {kind: Deck(pictures[SEEN_AS[kind]][1:], made.rng) for kind in SEEN_AS}
     hours = []
     for i, plants in enumerate(made.deal(heard, strangers, 2, hourly=12)):
