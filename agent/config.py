@@ -316,6 +316,20 @@ class QueryConfig(AskedConfig, frozen=True, kw_only=True):
         label = self.label or self.title() or self.id
         return msgspec.structs.replace(self, id=self.id or slug(label), label=label)
 
+    def said(self) -> dict[str, Any]:
+        """JSON values, without what says nothing: as YAML and query.put take it."""
+        fields: dict[str, Any] = _said(msgspec.to_builtins(self, enc_hook=str))
+        if self.enabled:
+            del fields["enabled"]
+        return fields
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, dict):
+        each = {name: _said(inner) for name, inner in value.items()}
+        return {name: inner for name, inner in each.items() if inner not in (None, "", [], {})}
+    return [_said(inner) for inner in value] if isinstance(value, list) else value
+
 
 class MatchConfig(Settings, frozen=True, kw_only=True):
     """How cosines become scores (docs/matching.md).

@@ -12,6 +12,7 @@ from agent.config import QueryConfig
 from agent.config_file import convert_section
 from agent.core import Core
 from agent.errors import AgentError
+from agent.match.queries import Query
 from agent.redact import redact_text
 from agent.teaching import TeachConfig, teach_query
 from agent.wire import Reply, Request, RequestError
@@ -24,6 +25,7 @@ OPS = (
     "query.put",
     "query.teach",
     "query.list",
+    "query.get",
     "query.remove",
     "query.enable",
     "record.start",
@@ -66,6 +68,8 @@ class Operations:
             return {"id": query.ref.id, "rev": query.ref.rev}
         if op == "query.teach":
             return self._teach(args, request_id)
+        if op == "query.get":
+            return _shown(queries.get(_query_id(args)))
         if op == "query.remove":
             return {"id": queries.remove(_query_id(args)).ref.id}
         if op == "query.enable":
@@ -73,12 +77,7 @@ class Operations:
             return {"id": queries.enable(_query_id(args), enabled).ref.id}
         if op == "query.list":
             return [
-                {
-                    "id": query.ref.id,
-                    "rev": query.ref.rev,
-                    "label": query.ref.label,
-                    "enabled": query.config.enabled,
-                }
+                {name: value for name, value in _shown(query).items() if name != "query"}
                 for query in queries.all()
             ]
         if op == "record.start":
@@ -97,6 +96,17 @@ class Operations:
         put = {"query": msgspec.to_builtins(config)}
         self._on_change(Request(op="query.put", id=request_id, args=put))
         return {"id": query.ref.id, "rev": query.ref.rev, **report}
+
+
+def _shown(query: Query) -> dict[str, Any]:
+    """What query.list and query.get tell of it."""
+    return {
+        "id": query.ref.id,
+        "rev": query.ref.rev,
+        "label": query.ref.label,
+        "enabled": query.config.enabled,
+        "query": query.config.said(),
+    }
 
 
 def _query_id(args: dict[str, Any]) -> str:
