@@ -11,6 +11,7 @@ from agent.clock import NS_PER_S, Clock, to_s
 from agent.config import Config, QueryConfig
 from agent.errors import ConfigError
 from agent.isolation.driver import make_driver
+from agent.match.calibrated import read_calibration
 from agent.match.matcher import EventContext, Matcher
 from agent.match.meaning import Meaning
 from agent.match.queries import QuerySet
@@ -67,6 +68,8 @@ class Core:
         self._lane_of: dict[str, Lane] = {}
         self.recent = Recent()
         self.queries = QuerySet(self._embed, file.match.gate)
+        path = file.match.calibration
+        self._calibration = read_calibration(path, self.space.identity) if path else None
         self.matcher = Matcher(
             file.match,
             self.queries,
@@ -79,6 +82,7 @@ class Core:
                 model=self.model,
                 drops=self.drops,
             ),
+            self._calibration,
         )
 
     def open(self) -> None:
@@ -90,6 +94,9 @@ class Core:
                 self.queries.put(query)
             except ConfigError as exc:
                 raise ConfigError(f"queries[{number}]: {exc}") from exc
+        if self._calibration is not None:
+            keys = [query.null_key for query in self.queries.all()]
+            self._calibration.check(keys, str(self.config.file.match.calibration))
 
     def load_all(self) -> None:
         """Load every tower, whether or not a stream needs it: `--check`."""

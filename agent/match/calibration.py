@@ -5,11 +5,15 @@ How often the ordinary comes as high is of agent/match/tail.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.config import GateConfig, MatchConfig, QueryConfig
+from agent.match.tail import Rows
+from agent.types import Array
 
 __all__ = ["Null", "allowed", "gate_of", "logistic", "rarity"]
 
@@ -62,7 +66,7 @@ class Null:
     the prior, and follows so much faster.
     """
 
-    _LEARNED = ("mean", "variance", "weight", "recent", "spread", "seen")
+    LEARNED = ("mean", "variance", "weight", "recent", "spread", "seen")
 
     def __init__(self, config: MatchConfig, mean: Float64Array, deviation: Float64Array) -> None:
         """mean, deviation: (queries,), the priors."""
@@ -103,7 +107,11 @@ class Null:
         self.spread = np.where(quiet, spread, self.spread)
         self.seen += quiet
 
-    def copy_from(self, other: Null, here: int, there: int) -> None:
-        """Take over what `other` has learned of one query."""
-        for name in self._LEARNED:
-            getattr(self, name)[here] = getattr(other, name)[there]
+    def learned(self) -> dict[str, Array]:
+        """All that it has, by name; (queries,), its own and not to be written to."""
+        return {name: getattr(self, name) for name in self.LEARNED}
+
+    def take(self, learned: Mapping[str, Array], here: Rows, there: Rows) -> None:
+        """Of what another has `learned`, its queries `there` for those `here`."""
+        for name in self.LEARNED:
+            getattr(self, name)[here] = learned[name][there]

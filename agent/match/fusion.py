@@ -15,6 +15,7 @@ from agent.clock import NS_PER_S, from_s
 from agent.config import GateConfig, MatchConfig
 from agent.contracts import Space
 from agent.errors import SpaceMismatch
+from agent.match.calibrated import Calibration, calibration_of
 from agent.match.calibration import Float64Array, Null, allowed, gate_of, logistic, rarity
 from agent.match.meaning import DECIMALS, Terms, Together
 from agent.match.queries import Query
@@ -63,8 +64,14 @@ class Fusion:
         rows: list[Query],
         streams: dict[str, tuple[StreamInfo, int]],
         before: Fusion | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
-        """streams: name -> (info, hop_ns). before: its nulls and evidence are taken over."""
+        """streams: name -> (info, hop_ns). before: its nulls and evidence are taken over.
+        calibration: what nulls begin with where there was none before.
+        """
+        self._calibration: Calibration | None = (
+            before._calibration if before is not None else calibration
+        )
         self._config, self._space = config, space
         self._max_age_ns = from_s(config.max_age_s)
         self.rows = rows
@@ -136,6 +143,14 @@ class Fusion:
             quiet_hours=round(max(hours, default=0.0), 4),
         )
 
+    def learned(self) -> Calibration:
+        """What the nulls have learned so far; of a query none of whose streams has, nothing."""
+        streams = {
+            name: (stream.info.modality, stream.null.learned(), stream.tail.learned())
+            for name, stream in self._streams.items()
+        }
+        return calibration_of(self._space.identity, list(self._row_of), streams)
+
     def gate(self, row: int) -> GateConfig:
         """That of the query, with the thresholds that its score is compared with."""
         return self._gates[row]
@@ -174,19 +189,18 @@ class Fusion:
             score=empty,
             limit=empty,
         )
+        if self._calibration is not None:
+            self._calibration.give(info, self._row_of, stream.null, stream.tail)
         if before is not None and old is not None:
-            kept = [(row, before._row_of.get(key)) for key, row in self._row_of.items()]
-            for here, there in kept:
-                if there is not None:
-                    stream.null.copy_from(old.null, here, there)
-                    stream.tail.copy_from(old.tail, here, there)
+            kept = [(row, before._row_of[k]) for k, row in self._row_of.items() if k in known]
+            here, there = np.array(kept, np.intp).reshape(-1, 2).T
+            stream.null.take(old.null.learned(), here, there)
+            stream.tail.take(old.tail.learned(), here, there)
             if old.embedding is not None:
                 self._see(stream, old.embedding)
-                for here, there in kept:
-                    if there is not None:
-                        # As it was scored: the null has learned from that very cosine since.
-                        stream.z[here] = old.z[there]
-                        stream.per_hour[here] = old.per_hour[there]
+                # As it was scored: the null has learned from that very cosine since.
+                stream.z[here] = old.z[there]
+                stream.per_hour[here] = old.per_hour[there]
                 self._score(stream)
         stream.limit = self._limit(stream)
         return stream

@@ -11,6 +11,7 @@ import numpy as np
 from agent.clock import Clock, from_s
 from agent.config import MatchConfig
 from agent.contracts import Space
+from agent.match.calibrated import Calibration
 from agent.match.fusion import Fusion
 from agent.match.gate import Gate, Transition
 from agent.match.queries import QuerySet
@@ -53,12 +54,18 @@ class Matcher:
     """
 
     def __init__(
-        self, config: MatchConfig, queries: QuerySet, space: Space, context: EventContext
+        self,
+        config: MatchConfig,
+        queries: QuerySet,
+        space: Space,
+        context: EventContext,
+        calibration: Calibration | None = None,
     ) -> None:
+        """calibration: what the nulls begin with."""
         self.queries = queries
         self._config, self._space, self._context = config, space, context
         self._streams: dict[str, tuple[StreamInfo, int]] = {}
-        self._fusion = Fusion(config, space, [], {})
+        self._fusion = Fusion(config, space, [], {}, calibration=calibration)
         self._gates: list[Gate] = []
         self._whens = Whens([], {}, {})
         self._open: dict[str, tuple[str, int]] = {}  # query id -> (event id, revision)
@@ -113,6 +120,10 @@ class Matcher:
         ends = [(row, gate.close()) for row, gate in enumerate(self._gates)]
         events = [event for row, told in ends for event in self._tell(row, told, now, reason)]
         return events + self._close_whens(self._whens.keys(), reason)
+
+    def learned(self) -> Calibration:
+        """What the nulls have learned so far."""
+        return self._fusion.learned()
 
     def scores(self, now_ns: int) -> list[ScoreMessage]:
         """The live score of every enabled query."""

@@ -7,14 +7,18 @@ chapter 4): of all queries on one stream at once, learned as the stream runs, in
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EXCESS", "OVER_Z", "SHARE", "Tail", "bank_tail"]
+from agent.types import Array
+
+__all__ = ["EXCESS", "OVER_Z", "SHARE", "Rows", "Tail", "bank_tail"]
 
 Float64Array = NDArray[np.float64]
+Rows: TypeAlias = NDArray[np.intp]
 
 OVER_Z = 1.5  # peaks above this are kept: some 7 % of windows of normal noise are
 CLUSTER_S = 2.0  # what is this close together is one peak, as it is one event to a gate
@@ -57,7 +61,7 @@ class Tail:
     model is taken at its word: of as many as it expects, and of the sizes that it expects.
     """
 
-    _LEARNED = (
+    LEARNED = (
         "hours", "clusters", "peak", "gap", "alarm", "credit", "beyond",
         "excesses", "count", "raw", "mean", "prior_rate", "prior_excess",
     )  # fmt: skip
@@ -142,11 +146,15 @@ class Tail:
         if len(ended):
             self._take(ended, wanted[ended])
 
-    def copy_from(self, other: Tail, here: int, there: int) -> None:
-        """Take over what `other` has learned of one query."""
-        for name in self._LEARNED:
-            getattr(self, name)[here] = getattr(other, name)[there]
-        self._shrink(np.array([here]))
+    def learned(self) -> dict[str, Array]:
+        """All that it has, by name; (n,) or (n, KEPT), its own and not to be written to."""
+        return {name: getattr(self, name) for name in self.LEARNED}
+
+    def take(self, learned: Mapping[str, Array], here: Rows, there: Rows) -> None:
+        """Of what another has `learned`, its queries `there` for those `here`."""
+        for name in self.LEARNED:
+            getattr(self, name)[here] = learned[name][there]
+        self._shrink(np.atleast_1d(here))
 
     def _take(self, ended: NDArray[np.intp], wanted: Float64Array) -> None:
         """The peaks of clusters that are over."""

@@ -98,7 +98,7 @@ def test_one_querys_null_can_be_taken_over() -> None:
     old = Null(config, np.array([0.1, 0.2]), np.array([0.05, 0.06]))
     old.learn(np.array([0.15, 0.25]), np.array([True, True]))
     new = Null(config, np.array([0.0, 0.0, 0.0]), np.array([0.1, 0.1, 0.1]))
-    new.copy_from(old, here=2, there=1)
+    new.take(old.learned(), here=np.array([2]), there=np.array([1]))
     for name in ("mean", "variance", "weight", "seen"):
         assert getattr(new, name)[2] == getattr(old, name)[1]
     assert new.mean[:2].tolist() == [0.0, 0.0]

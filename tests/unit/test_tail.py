@@ -174,7 +174,7 @@ def test_one_querys_tail_can_be_taken_over() -> None:
     noise = stream("normal", 3000, 2)
     for z in noise:
         old.learn(z, np.ones(2, bool), np.ones(2))
-    new.copy_from(old, here=2, there=1)
+    new.take(old.learned(), here=np.array([2]), there=np.array([1]))
     levels = old.level(np.ones(2)), new.level(np.ones(3))
     assert levels[0][1] == levels[1][2] != levels[1][0]
     new.learn(np.full(3, 9.0), np.ones(3, bool), np.ones(3))
