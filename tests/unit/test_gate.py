@@ -114,6 +114,31 @@ def test_evidence_cannot_begin_after_it_was_seen() -> None:
     assert start == Transition("start", 5, 5, 0.9)
 
 
+def test_what_goes_on_for_too_long_is_ended_and_begins_anew_only_after_a_pause() -> None:
+    stuck = gate(max_duration_s=3.0, hold_s=1.0, cool_down_s=0.0, update_s=60.0)
+    assert run(stuck, (0, 0.9), (2999, 0.9)) == [(0, "start")]
+    end = stuck.step(3000 * MS, 0.9)
+    assert end == Transition("end", 0, 3000 * MS, 0.9, "max_duration")
+    assert (stuck.is_quiet, stuck.is_idle) == (True, False)
+    assert run(stuck, (4000, 0.9), (4500, 0.0), (5400, 0.4), (6399, 0.0)) == []
+    assert run(stuck, (6400, 0.0)) == []
+    assert stuck.is_idle
+    assert run(stuck, (6500, 0.9)) == [(6500, "start")]
+
+
+def test_what_opens_nothing_costs_no_cool_down() -> None:
+    opening = gate(min_duration_s=0.5, cool_down_s=60.0)
+    assert run(opening, (0, 0.9), (300, 0.0), (400, 0.9), (900, 0.9)) == [(900, "start")]
+
+
+def test_quiet_is_neither_pending_nor_open() -> None:
+    watched = gate(min_duration_s=0.5)
+    states = [(watched.step(t * MS, score), watched.is_quiet)[1] for t, score in (
+        (0, 0.1), (100, 0.9), (600, 0.9), (1600, 0.0),
+    )]  # fmt: skip
+    assert states == [True, False, False, True]
+
+
 def test_closing_ends_what_is_open_once() -> None:
     opened = gate()
     assert opened.close() is None
@@ -151,6 +176,7 @@ configs = st.builds(
     hold_s=seconds,
     cool_down_s=seconds,
     update_s=st.sampled_from([0.001, 0.5, 5.0]),
+    max_duration_s=st.sampled_from([0.001, 0.3, 2.0, 300.0]),
 )
 gate_steps = st.lists(
     st.tuples(
@@ -192,9 +218,28 @@ def test_what_is_told_is_events_one_after_another(config: GateConfig, steps: lis
             assert told.start_ns == opened.start_ns
             assert told.end_ns >= opened.end_ns
             assert told.peak >= opened.peak
+            if told.reason == "max_duration":
+                assert told.phase == "end"
+                assert told.end_ns == when
         opened = None if told.phase == "end" else told
         ended = (when, told) if told.phase == "end" else ended
     assert opened is None
+
+
+@given(config=configs, steps=gate_steps)
+def test_no_event_lasts_longer_than_it_may_but_by_one_step(
+    config: GateConfig, steps: list[Any]
+) -> None:
+    gate, t, opened_ns = Gate(config), 10_000, None
+    for delta, score, _ in steps:
+        t = max(t, t + delta)
+        told = gate.step(t * MS, score)
+        if told and told.phase == "start":
+            opened_ns = t * MS
+        elif told and told.phase == "end":
+            opened_ns = None
+        elif opened_ns is not None and score >= config.exit:
+            assert t * MS - opened_ns < from_s(config.max_duration_s)
 
 
 @given(config=configs, steps=gate_steps, shift_ns=st.integers(-(2**40), 2**60))
