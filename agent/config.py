@@ -39,6 +39,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
+LEAST_WEIGHT = 1e-3
+
 _SENSES = ("audio", "image", "depth", "thermal", "imu")
 _ASKED = ("text", *_SENSES, "file", "log", "vector", "taught")
 
@@ -238,14 +240,19 @@ class AskedConfig(Settings, frozen=True, kw_only=True):
 
 
 class PartConfig(AskedConfig, frozen=True, kw_only=True):
-    """One part of a sum. weight: its say beside the others, not 0; below 0 it is to be absent."""
+    """One part of a sum. weight: its say beside the others, of a size of LEAST_WEIGHT to
+    1 / LEAST_WEIGHT; below 0 it is to be absent.
+    """
 
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (math.isfinite(self.weight) and self.weight):
-            raise ValueError(f"weight is {self.weight:g}, expected a number other than 0")
+        if not LEAST_WEIGHT <= abs(self.weight) <= 1 / LEAST_WEIGHT:
+            raise ValueError(
+                f"weight is {self.weight:g}, expected {LEAST_WEIGHT:g} to {1 / LEAST_WEIGHT:g} "
+                "or as much below 0"
+            )
 
 
 class QueryConfig(AskedConfig, frozen=True, kw_only=True):

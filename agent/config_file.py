@@ -186,7 +186,9 @@ def _check_queries(file: ConfigFile, source: _Source) -> None:
 
 
 def _check_plain(raw: Any, place: Place, source: _Source) -> None:
-    """Refuse what YAML can say and no field can mean: names that are no texts, .inf and .nan."""
+    """Refuse what YAML can say and no field can mean: names that are no texts, .inf and .nan, and
+    NUL in a text.
+    """
     if isinstance(raw, dict):
         for key, value in raw.items():
             if not isinstance(key, str):
@@ -199,6 +201,8 @@ def _check_plain(raw: Any, place: Place, source: _Source) -> None:
             _check_plain(value, (*place, number), source)
     elif isinstance(raw, float) and not math.isfinite(raw):
         raise source.error(place, f"got {raw}, expected a finite number")
+    elif isinstance(raw, str) and "\0" in raw:  # which no file's name can have
+        raise source.error(place, "got a text with a NUL in it, expected one without")
 
 
 def _convert(raw: Any, kind: type[T], place: Place, source: _Source, also: Sequence[str] = ()) -> T:

@@ -15,6 +15,7 @@ from agent.errors import AgentError
 from agent.match.queries import Query
 from agent.redact import redact_text
 from agent.teaching import TeachConfig, teach_query
+from agent.types import Settings
 from agent.wire import Reply, Request, RequestError
 
 __all__ = ["CHANGING", "OPS", "Operations"]
@@ -33,6 +34,10 @@ OPS = (
 )
 # Written to the log, so that a replay does them again at the same time.
 CHANGING = ("query.put", "query.remove", "query.enable")
+
+
+class _RecordStart(Settings, frozen=True, kw_only=True):
+    path: Path
 
 
 class Operations:
@@ -81,7 +86,7 @@ class Operations:
                 for query in queries.all()
             ]
         if op == "record.start":
-            return self._record_start(Path(str(args.get("path", ""))))
+            return self._record_start(convert_section(args, _RecordStart, "record.start").path)
         if op == "record.stop":
             return self._record_stop()
         if op == "config.get":
