@@ -11,7 +11,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent.cli import run_command
-from tools.benches import gate, imagebind, isolate, live, senses, still, stream
+from tools.benches import gate, imagebind, isolate, live, match, senses, still, stream
 
 __all__ = ["main"]
 
@@ -21,10 +21,11 @@ examples:
   python -m tools.bench stream --seconds 60
   python -m tools.bench senses --folder models/imagebind --precision int8
   python -m tools.bench gate --log walk.mcap --config walk.yaml --senses image
+  python -m tools.bench match --queries 1000 --streams 6
   python -m tools.bench imagebind --folder models/imagebind --towers image,audio
 """
 
-BENCHMARKS = (live, stream, senses, gate, still, isolate, imagebind)
+BENCHMARKS = (live, stream, senses, gate, still, isolate, match, imagebind)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
