@@ -106,7 +106,7 @@ class Evidence(WireStruct, frozen=True, kw_only=True):
     the vector of an earlier window, as nothing had changed since. region: the part of the frame
     that answers best; None where that is the whole. query: in an event of a `when`, which of the
     queries it names. far_per_hour: how often an hour this stream
-    would come as high by itself.
+    would come as high by itself. share: 0..1, of all that the streams have above what is ordinary.
     """
 
     stream: str
@@ -117,6 +117,7 @@ class Evidence(WireStruct, frozen=True, kw_only=True):
     cosine: float | None = None
     z: float | None = None
     far_per_hour: float | None = None
+    share: float | None = None
     window: Span | None = None
     age_ms: float | None = None
     reused: bool = False

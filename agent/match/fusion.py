@@ -17,9 +17,10 @@ from agent.contracts import Space
 from agent.errors import SpaceMismatch
 from agent.match.calibrated import Calibration, calibration_of
 from agent.match.calibration import Float64Array, Null, allowed, gate_of, logistic, rarity
+from agent.match.combined import Combined
 from agent.match.meaning import DECIMALS, Terms, Together
 from agent.match.queries import Query
-from agent.match.tail import EXCESS, SHARE, Tail, bank_tail
+from agent.match.tail import EXCESS, SHARE, Rows, Tail, bank_tail
 from agent.ordinary import nearness
 from agent.types import Embedding, StreamInfo
 from agent.wire import Evidence, Score, Span, Time
@@ -79,14 +80,23 @@ class Fusion:
         rates = [allowed(query.config, config) for query in rows]
         self._rated = np.array([rate is not None for rate in rates], bool)
         asked = [sum(q.may_answer(info) for info, _ in streams.values()) for q in rows]
-        # Whichever is the highest of several streams has the false alarms of all of them.
-        self._share = np.array([rate or 1.0 for rate in rates]) / np.maximum(asked, 1)
+        self._rates = np.array([rate or 1.0 for rate in rates])
+        self._several = self._rated & (np.array(asked, np.intp) >= 2)
+        # Whichever is the highest of several streams, and of what they say together, has the false
+        # alarms of all of them.
+        self._share = self._rates / np.maximum(np.array(asked, np.intp) + self._several, 1)
         self._gates = [gate_of(query.config, query.gate, config) for query in rows]
         enter = np.clip([gate.enter for gate in self._gates], 1e-9, 1 - 1e-9)
         self._enter_z = config.z_mid + config.z_scale * np.log(enter / (1 - enter))
         self._streams = {
             name: self._add(info, hop_ns, before) for name, (info, hop_ns) in streams.items()
         }
+        often = sum(NS_PER_S / hop_ns for _, hop_ns in streams.values())
+        self._combined = Combined(len(rows), list(streams), 1 / often if often else 1.0)
+        old = before._combined if before is not None else None
+        if before is not None and old is not None and old.names == self._combined.names:
+            self._combined.take(old, *self._kept(before))
+        self._together = self._combined_score()
 
     def observe(self, embedding: Embedding) -> Float64Array:
         """Scores (rows,) of one new embedding; 0 where its stream may not answer.
@@ -100,7 +110,10 @@ class Fusion:
             )
         stream = self._streams[embedding.stream]
         self._see(stream, embedding)
-        return stream.score
+        if not self._several.any():
+            return stream.score
+        self._combine(embedding.end_ns)
+        return np.maximum(stream.score, self._together * stream.may)
 
     def learn(self, name: str, quiet: NDArray[np.bool_]) -> None:
         """Let the null of `name` take in its newest cosines, of the rows that are `quiet`."""
@@ -109,6 +122,8 @@ class Fusion:
         stream.tail.learn(stream.z, quiet & stream.may, wanted)
         stream.null.learn(stream.cosine, quiet & stream.may)
         stream.limit = self._limit(stream)
+        if self._several.any():
+            self._combined.learn(quiet & self._several, self._share)
 
     def best(self, row: int, now_ns: int) -> tuple[float, Embedding | None]:
         """The highest score among evidence no older than `max_age_s`, and whose it is."""
@@ -116,11 +131,16 @@ class Fusion:
         for stream in self._streams.values():
             if self._fresh(stream, now_ns) and stream.may[row] and stream.score[row] > value:
                 value, of = float(stream.score[row]), stream.embedding
+        fresh = now_ns - self._combined.end_ns <= self._max_age_ns
+        if of is not None and self._several[row] and fresh:
+            value = max(value, float(self._together[row]))
         return value, of
 
     def evidence(self, row: int, now_ns: int) -> list[Evidence]:
         """What each stream that may answer says, the strongest first."""
-        parts = [self._evidence(s, row, now_ns) for s in self._streams.values() if s.may[row]]
+        own = [s for s in self._streams.values() if s.may[row]]
+        total = sum(max(0.0, float(s.z[row])) for s in own if self._fresh(s, now_ns))
+        parts = [self._evidence(s, row, now_ns, total) for s in own]
         return sorted(parts, key=lambda e: (e.status != "ok", -(e.z or 0.0), e.stream))
 
     def score(self, row: int, value: float) -> Score:
@@ -137,7 +157,7 @@ class Fusion:
             value=round(value, 4),
             kind=RATE_KIND if self._rated[row] else KIND,
             threshold=self._gates[row].enter,
-            far_per_hour=round(sum(float(s.limit[row]) for s in streams), 6) if streams else None,
+            far_per_hour=round(self._at_threshold(row, streams), 6) if streams else None,
             calibration=state,
             confidence=round(confidence, 4),
             quiet_hours=round(max(hours, default=0.0), 4),
@@ -192,8 +212,7 @@ class Fusion:
         if self._calibration is not None:
             self._calibration.give(info, self._row_of, stream.null, stream.tail)
         if before is not None and old is not None:
-            kept = [(row, before._row_of[k]) for k, row in self._row_of.items() if k in known]
-            here, there = np.array(kept, np.intp).reshape(-1, 2).T
+            here, there = self._kept(before)
             stream.null.take(old.null.learned(), here, there)
             stream.tail.take(old.tail.learned(), here, there)
             if old.embedding is not None:
@@ -221,6 +240,32 @@ class Fusion:
             prior[row] = bank_tail((near - mean) / max(deviation, self._config.min_deviation))
         return prior
 
+    def _at_threshold(self, row: int, streams: list[_Stream]) -> float:
+        """False alarms an hour, of all of `streams`."""
+        if self._rated[row]:
+            return float(self._rates[row])
+        return sum(float(stream.limit[row]) for stream in streams)
+
+    def _combine(self, now_ns: int) -> None:
+        streams = list(self._streams.values())
+        fresh = np.array([self._fresh(stream, now_ns) for stream in streams], bool)
+        may = np.stack([stream.may for stream in streams], axis=1)
+        z = np.stack([stream.z for stream in streams], axis=1)
+        self._combined.observe(z, may & fresh & self._several[:, np.newaxis], now_ns)
+        self._together = self._combined_score()
+
+    def _combined_score(self) -> Float64Array:
+        """Of what several streams say together; 0 where there are not several."""
+        rare = rarity(self._combined.per_hour, self._share)
+        return np.where(self._combined.there, rare, 0.0)
+
+    def _kept(self, before: Fusion) -> tuple[Rows, Rows]:
+        """Rows of the queries that were there before: here, and there."""
+        known = before._row_of
+        kept = [(row, known[key]) for key, row in self._row_of.items() if key in known]
+        here, there = np.array(kept, np.intp).reshape(-1, 2).T
+        return here, there
+
     def _limit(self, stream: _Stream) -> Float64Array:
         """False alarms an hour of each query's threshold on one stream."""
         if self._rated.all():
@@ -244,7 +289,7 @@ class Fusion:
         seen = stream.embedding
         return seen is not None and now_ns - seen.end_ns <= self._max_age_ns
 
-    def _evidence(self, stream: _Stream, row: int, now_ns: int) -> Evidence:
+    def _evidence(self, stream: _Stream, row: int, now_ns: int, total_z: float) -> Evidence:
         info, seen = stream.info, stream.embedding
         if seen is None:
             return Evidence(
@@ -259,6 +304,7 @@ class Fusion:
             cosine=float(stream.cosine[row]),
             z=float(stream.z[row]),
             far_per_hour=round(float(stream.per_hour[row]), 6),
+            share=round(max(0.0, float(stream.z[row])) / total_z, 4) if fresh and total_z else None,
             window=Span(start=Time.of(seen.start_ns), end=Time.of(seen.end_ns)),
             age_ms=None if fresh else round((now_ns - seen.end_ns) / 1e6, 3),
             reused=seen.reused,

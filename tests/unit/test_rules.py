@@ -36,6 +36,7 @@ PINNED = {
     "agent.isolation.driver": ["IsolatedDriver", "hang_s", "make_driver"],
     "agent.match.calibrated": ["Calibration", "Key", "calibration_of", "read_calibration"],
     "agent.match.calibration": ["Null", "allowed", "gate_of", "logistic", "rarity"],
+    "agent.match.combined": ["Combined"],
     "agent.match.fusion": ["Fusion"],
     "agent.match.gate": ["Gate", "Transition"],
     "agent.match.matcher": ["EventContext", "Matcher"],

@@ -1,0 +1,110 @@
+"""Combined: what senses say together, with their correlation counted, as often as is wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.clock import NS_PER_S
+from agent.match.combined import Combined
+from tests.unit.test_matcher import CAM, MIC, Rig, brief, text
+from tests.unit.test_tail import correlated
+
+RATE = {"max_false_alarms_per_hour": 1.0}
+BOTH = np.array([True, True])
+
+
+def pair(windows: int, queries: int, correlation: float) -> Any:
+    """(windows, queries, 2): two streams, each a normal noise, as like as they are correlated."""
+    rng = np.random.default_rng(4)
+    first, second = (correlated(rng, windows, queries, 0.6) for _ in range(2))
+    second = correlation * first + np.sqrt(1 - correlation**2) * second
+    return np.stack([first, second], axis=2)
+
+
+def listening(noise: Any) -> tuple[Combined, Any]:
+    """What it has learned of it, and its z of the second half."""
+    queries = noise.shape[1]
+    combined, told = Combined(queries, ("mic", "cam"), 1.0), []
+    for z in noise:
+        combined.observe(z, np.ones((queries, 2), bool), 0)
+        told.append(combined.z)
+        combined.learn(np.ones(queries, bool), np.ones(queries))
+    return combined, np.array(told[len(told) // 2 :])
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
+def test_it_has_a_deviation_of_one_however_much_the_streams_are_alike(correlation: float) -> None:
+    combined, z = listening(pair(6000, 8, correlation))
+    assert combined.correlation[:, 0, 1].mean() == pytest.approx(correlation, abs=0.06)
+    assert z.std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_stream_that_is_not_there_is_left_out_of_either_sum() -> None:
+    combined = Combined(3, ("mic", "cam", "watch"), 1.0)
+    z = np.array([[2.0, 2.0, 9.0]] * 3)
+    fresh = np.array([[True, True, False], [True, True, True], [True, False, False]])
+    combined.observe(z, fresh, 0)
+    assert combined.there.tolist() == [True, True, False]
+    np.testing.assert_allclose(combined.z, [4 / np.sqrt(2), 13 / np.sqrt(3), 0.0])
+
+
+def test_one_querys_correlations_can_be_taken_over() -> None:
+    old, _ = listening(pair(500, 2, 0.7))
+    new = Combined(1, ("mic", "cam"), 1.0)
+    new.take(old, np.array([0]), np.array([1]))
+    assert new.correlation[0].tolist() == old.correlation[1].tolist()
+    new.learn(np.array([True]), np.ones(1))
+    assert new.seen[0, 0, 1] == old.seen[1, 0, 1] + 1, "a copy, not a share"
+
+
+def started(rig: Rig, mic: float, cam: float) -> list[Any]:
+    """Ordinary seconds, then one of the given cosines; of deviation 0.1 and mean 0 at first."""
+    noise = np.random.default_rng(2).normal(0.0, 0.1, (240, 2))
+    events = []
+    for n, (heard, looked) in enumerate([*noise.tolist(), [mic, cam]]):
+        events += rig.at(1.0 + n, "mic", glass=heard)
+        events += rig.at(1.4 + n, "cam", glass=looked)
+    return events
+
+
+def test_what_neither_sense_says_alone_they_say_together() -> None:
+    asked = text("glass", **RATE)
+    assert started(Rig(asked), 0.4, 0.0) == started(Rig(asked), 0.0, 0.4) == []
+    (start,) = started(Rig(asked), 0.4, 0.4)
+    assert (start.score.kind, start.score.threshold) == ("false_alarm_rarity", 0.5)
+    assert start.score.value >= 0.5
+    assert start.score.far_per_hour == 1.0
+    shares = [part.share for part in start.evidence]
+    assert sum(shares) == pytest.approx(1.0, abs=1e-3)
+    assert min(shares) > 0.3
+    assert all(part.far_per_hour > 1.0 / 3 for part in start.evidence), "neither by itself"
+
+
+def test_one_sense_alone_still_says_what_it_is_sure_of() -> None:
+    (start,) = started(Rig(text("glass", **RATE)), 0.9, 0.0)
+    assert start.evidence[0].stream == "mic"
+    assert start.evidence[0].share > 0.9
+
+
+def test_a_stale_sense_is_left_out_and_named() -> None:
+    rig = Rig(text("glass", **RATE), max_age_s=2.0)
+    assert started(rig, 0.0, 0.4) == []
+    assert rig.at(245.0, "mic", glass=0.4) == [], "the picture is too old to count"
+    (message,) = rig.matcher.scores(245 * NS_PER_S)
+    assert [(part.stream, part.status) for part in message.evidence] == [
+        ("mic", "ok"),
+        ("cam", "stale"),
+    ]
+    assert message.evidence[1].share is None
+
+
+def test_an_event_of_two_senses_ends_once() -> None:
+    rig = Rig(text("glass", **RATE), streams=(MIC, CAM))
+    events = started(rig, 0.4, 0.4)
+    for n in range(4):
+        events += rig.at(242.0 + n, "mic", glass=0.0)
+        events += rig.at(242.4 + n, "cam", glass=0.0)
+    assert [row[1] for row in brief(events)] == ["start", "end"]
