@@ -9,7 +9,7 @@ import msgspec
 
 from agent.clock import from_s
 from agent.match.gate import Transition
-from agent.match.grammar import Atom, Node
+from agent.match.grammar import Atom, Node, reach_ns
 from agent.match.queries import Query
 from agent.match.temporal import Follower, Track
 from agent.wire import Evidence, QueryRef, Score
@@ -25,9 +25,11 @@ _Key = tuple[str, str]
 
 @dataclass
 class _Heard:
-    """What an atom said when it was strongest in its last event."""
+    """What an atom said when it was strongest in its last event, and how far that went."""
 
-    transition: Transition
+    start_ns: int
+    end_ns: int
+    peak: float
     score: Score
     evidence: list[Evidence]
 
@@ -87,13 +89,12 @@ class Whens:
                     continue
                 when.tracks[atom].tell(told)
                 last = when.heard.get(atom)
-                if (
-                    last is None
-                    or told.start_ns != last.transition.start_ns
-                    or told.peak > last.transition.peak
-                ):
+                if last is None or last.start_ns != told.start_ns or last.peak < told.peak:
                     named = [msgspec.structs.replace(e, query=atom.name) for e in evidence]
-                    when.heard[atom] = _Heard(told, score, named)
+                    ns = told.start_ns, told.end_ns
+                    when.heard[atom] = _Heard(*ns, told.peak, score, named)
+                else:
+                    last.end_ns = told.end_ns
 
     def step(self, now_ns: int) -> list[tuple[Query, Transition]]:
         """What has become certain by now."""
@@ -115,11 +116,14 @@ class Whens:
         return {when.query.key: when.query.ref for when in self._whens}
 
     def says(self, key: _Key, told: Transition) -> tuple[Score, list[Evidence]]:
-        """Of an event: its score, by the atom whose null is learned least, and what all atoms said
-        when they were strongest.
+        """Of an event: its score, by the atom whose null is learned least, and what the atoms that
+        it may rest on said when they were strongest.
         """
         when = next(when for when in self._whens if when.query.key == key)
-        heard = [when.heard[atom] for atom in when.keys if atom in when.heard]
+        assert when.query.node is not None
+        since_ns = told.start_ns - reach_ns(when.query.node)
+        known = [when.heard[atom] for atom in when.keys if atom in when.heard]
+        heard = [each for each in known if each.end_ns >= since_ns] or known
         least = min((h.score for h in heard), key=lambda score: score.quiet_hours)
         score = msgspec.structs.replace(
             least, kind=KIND, value=round(told.peak, 4), far_per_hour=None

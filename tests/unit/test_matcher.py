@@ -348,6 +348,31 @@ def test_a_stream_that_may_not_answer_changes_nothing(script: list[Any]) -> None
     assert bare(play(script, {}, query)) == bare(play(without, {}, query))
 
 
+@pytest.mark.parametrize(
+    ("changed", "kept"),
+    [
+        ({"label": "a glass that breaks"}, True),
+        ({"gate": GateConfig(enter=0.9)}, True),
+        ({"streams": ["mic"]}, True),
+        ({"text": "dog"}, False),
+        ({"against": ["dog"]}, False),
+    ],
+)
+def test_what_was_learned_of_a_query_hangs_on_what_is_asked_for(
+    changed: dict[str, Any], kept: bool
+) -> None:
+    rig = Rig(text("glass", id="q"))
+    for n in range(10):
+        rig.at(1.0 + n / 2, glass=QUIET)
+    (before,) = rig.matcher.scores(0)
+    fields = {"text": "glass", "id": "q"} | changed
+    assert rig.queries.put(QueryConfig(**fields)).ref.rev != before.query.rev
+    (after,) = rig.matcher.scores(0)
+    assert before.score.quiet_hours > 0
+    assert (after.score.quiet_hours == before.score.quiet_hours) is kept
+    assert (after.score.quiet_hours == 0) is not kept
+
+
 def test_an_ulid_tells_its_time() -> None:
     """The first ten characters are the milliseconds of the start, in Crockford's base 32."""
     (start,) = Rig(text("glass")).at(1_700_000_000.0, glass=LOUD)

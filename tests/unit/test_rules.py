@@ -20,9 +20,9 @@ MODULES = sorted(
 PINNED = {
     "agent.clock": ["NS_PER_S", "Clock", "ManualClock", "SystemClock", "from_s", "to_s"],
     "agent.config": [
-        "BusConfig", "Config", "ConfigFile", "CurveConfig", "DriverConfig", "DriverEntry",
-        "GateConfig", "MatchConfig", "QueryConfig", "RecordConfig", "SpaceConfig", "Taught",
-        "TowerConfig",
+        "AskedConfig", "BusConfig", "Config", "ConfigFile", "CurveConfig", "DriverConfig",
+        "DriverEntry", "GateConfig", "LogCut", "MatchConfig", "PartConfig", "QueryConfig",
+        "RecordConfig", "SpaceConfig", "Taught", "TowerConfig",
     ],
     "agent.config_file": ["build_config", "config_schema", "convert_section", "load_config"],
     "agent.errors": [
@@ -39,8 +39,14 @@ PINNED = {
     "agent.match.combined": ["Combined"],
     "agent.match.fusion": ["Fusion"],
     "agent.match.gate": ["Gate", "Transition"],
+    "agent.match.grammar": [
+        "And", "Atom", "For", "Node", "Or", "Then", "Unless", "atoms_of", "parse_when", "reach_ns",
+    ],
     "agent.match.matcher": ["EventContext", "Matcher"],
-    "agent.match.queries": ["Query", "QuerySet"],
+    "agent.match.meaning": [
+        "CONTRAST", "DECIMALS", "Meaning", "Part", "Terms", "Together", "terms_of",
+    ],
+    "agent.match.queries": ["Embed", "Query", "QuerySet"],
     "agent.match.recent": ["HISTORY_S", "Recent"],
     "agent.match.tail": ["EXCESS", "OVER_Z", "SHARE", "Rows", "Tail", "bank_tail"],
     "agent.match.taught": ["arrays_of", "read_taught", "taught_embedding"],
@@ -50,6 +56,8 @@ PINNED = {
     "agent.ordinary": ["nearness", "ordinary"],
     "agent.redact": ["is_url", "redact", "redact_text"],
     "agent.plugins": ["find", "list_spaces", "load", "open_space"],
+    "agent.match.temporal": ["Follower", "Known", "Span", "Track", "evaluate"],
+    "agent.match.whens": ["KIND", "Whens"],
     "agent.stream.budget": ["GRACE_NS", "Budget", "HopReason"],
     "agent.stream.change": ["Change", "Fingerprint", "fingerprint"],
     "agent.stream.clips": ["Clips"],
