@@ -12,12 +12,19 @@ from PIL import Image
 
 from agent.errors import ConfigError
 from agent.types import StreamInfo, Window
-from encoders.bind.aligned import PairRecipe, aligned_examples, cut, recall_of_photos
+from encoders.bind.aligned import (
+    PairRecipe,
+    aligned_examples,
+    cut,
+    part,
+    recall_of_photos,
+    scene_of,
+)
 from encoders.bind.recipe import RECIPES, made, read_recipe
 from encoders.bind.sources import Record
 from encoders.preprocess.base import Float32Array
 
-part = st.floats(0, 1)
+share = st.floats(0, 1)
 
 
 def _still(data: np.ndarray) -> Window:
@@ -25,7 +32,7 @@ def _still(data: np.ndarray) -> Window:
     return Window(info, 0, 1, data[np.newaxis], np.zeros(1, np.int64))
 
 
-@given(st.integers(1, 40), st.integers(1, 40), part, part, st.floats(0.05, 1), st.booleans())
+@given(st.integers(1, 40), st.integers(1, 40), share, share, st.floats(0.05, 1), st.booleans())
 def test_a_cut_is_a_square_inside(
     height: int, width: int, x: float, y: float, side: float, mirrored: bool
 ) -> None:
@@ -36,6 +43,27 @@ def test_a_cut_is_a_square_inside(
     top, left = divmod(int(straight[0, 0]), width)
     size = len(data)
     assert np.array_equal(straight, frame[top : top + size, left : left + size])
+
+
+@given(st.integers(2, 60), st.integers(2, 60), share, share, st.floats(0.05, 1))
+def test_a_part_has_the_aspect_of_its_frame(
+    height: int, width: int, x: float, y: float, side: float
+) -> None:
+    frame = np.arange(height * width, dtype=np.uint16).reshape(height, width)
+    data = part(_still(frame), (x, y, side), mirrored=False).data[0]
+    assert abs(data.shape[0] - side * height) <= 0.5 or data.shape[0] == 1
+    assert abs(data.shape[1] - side * width) <= 0.5 or data.shape[1] == 1
+    assert np.isin(data, frame).all()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 100))
+def test_frames_of_one_stretch_are_one_scene(number: int, stretch: int) -> None:
+    first = number // stretch * stretch
+    scene = scene_of(f"drive/{number:07d}", stretch)
+    assert scene == scene_of(f"drive/{first:07d}", stretch)
+    assert scene != scene_of(f"drive/{first + stretch:07d}", stretch)
+    assert scene != scene_of(f"other/{number:07d}", stretch)
+    assert scene_of("drive/whole", stretch) == "drive/whole"
 
 
 def _pair(folder: Path, number: int) -> Record:
@@ -67,11 +95,20 @@ def test_a_frame_and_its_photograph_are_cut_alike(tmp_path: Path) -> None:
         told.append((done, of))
 
     preprocess = made(recipe.preprocess)
-    examples = aligned_examples(records, preprocess, _embed, recipe, progress)
-    again = aligned_examples(records, preprocess, _embed, recipe, progress)
-    assert len(examples) == 3 * recipe.squares
-    assert examples.view_shape == (1, 64, 64)
-    assert np.bincount(examples.groups).tolist() == [recipe.squares] * 3
+
+    def same(view: Float32Array, rng: np.random.Generator) -> Float32Array:
+        return view
+
+    examples = aligned_examples(records, preprocess, _embed, recipe, progress, same)
+    again = aligned_examples(records, preprocess, _embed, recipe, progress, same)
+    assert len(examples) == 3 * recipe.parts
+    assert examples.view_shape == (1, 128, 128)
+    assert np.bincount(examples.groups).tolist() == [recipe.parts] * 3
+    for view, anchor in zip(examples.views, examples.anchors, strict=True):
+        # The photograph is the frame: what is bright in the one is in the other.
+        corner = view[0, 0, 0] > view[0, -1, -1]
+        if abs(anchor[0] - anchor[3]) > 0.3:
+            assert corner == (anchor[0] > anchor[3])
     assert np.array_equal(examples.anchors, again.anchors)
     assert told[2] == (3, 3)
 
@@ -95,4 +132,6 @@ def test_a_record_without_a_photograph_is_refused(tmp_path: Path) -> None:
     recipe = read_recipe(RECIPES / "thermal.yaml", PairRecipe)
     record = Record("thermal", _pair(tmp_path, 0).content, "made/0", "made", "ours")
     with pytest.raises(ConfigError, match="made/0: no photograph"):
-        aligned_examples([record], made(recipe.preprocess), _embed, recipe, lambda *_: None)
+        aligned_examples(
+            [record], made(recipe.preprocess), _embed, recipe, lambda *_: None, lambda view, _: view
+        )

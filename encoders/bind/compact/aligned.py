@@ -6,17 +6,35 @@ Needs the extra `bind`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from agent.contracts import RuntimeOptions
+from agent.extras import needs_extra
 from agent.types import Window
 from encoders.bind import sources
 from encoders.bind.aligned import PairRecipe, aligned_examples, recall_of_photos
-from encoders.bind.augment import augment_for
+from encoders.bind.backbone import MEAN, STD
 from encoders.bind.compact.folder import Made, Making
+from encoders.bind.grey import (
+    LiteFirst,
+    LiteRest,
+    grey_examples,
+    jitter,
+    pair_objective,
+    read_lite,
+    slim,
+)
 from encoders.bind.recall import embed
 from encoders.bind.recipe import RECIPES, made, read_recipe
+from encoders.bind.towers import count, one_channel
 from encoders.preprocess.base import Float32Array
+from encoders.preprocess.crops import PictureSettings
 from encoders.space import open_space
+
+with needs_extra("bind"):
+    import torch
 
 __all__ = ["make_depth", "make_thermal"]
 
@@ -41,12 +59,31 @@ def _make(making: Making, modality: str, records: Sequence[sources.Record]) -> M
         return image.encode([window])[0].vector
 
     preprocess = made(recipe.preprocess)
+    assert isinstance(preprocess, PictureSettings)
+    tower = read_lite(making.out / "image.onnx", recipe.network, making.cache)
+    colour = torch.full((3,), MEAN), torch.full((3,), STD)
+    one_channel(tower, *colour, preprocess.mean[0], preprocess.std[0])
+    slim(tower, recipe.rank)
+    rest = LiteRest(tower, recipe.frozen)
+
     used = [record for record in records if not record.held_out]
     kept = [record for record in records if record.held_out]
-    squares = aligned_examples(used, preprocess, anchor, recipe, making.bar(f"{modality}: squares"))
-    train, dev = squares.split(recipe.dev, recipe.seed)
-    augment = augment_for(recipe.preprocess.name)
-    tower, figures = making.fit(modality, recipe, train, dev, augment=augment)
+    photos = making.records()["photos"]
+    bar = making.bar(f"{modality}: parts")
+    parts = aligned_examples(used, preprocess, anchor, recipe, bar, jitter)
+    bar = making.bar(f"{modality}: grey photographs")
+    # What its own photographs show in grey is learned too: at this size, they look otherwise.
+    own = [replace(r, modality="image", content=r.photo) for r in used if r.photo is not None]
+    greys = grey_examples([*photos, *own], preprocess, anchor, recipe, bar)
+    with TemporaryDirectory() as folder:
+        first = LiteFirst(tower, recipe.frozen, preprocess.shape, Path(folder), making.threads)
+        seen = replace(parts, views=list(first(parts.views)))
+        seen_greys = replace(greys, views=list(first(greys.views)))
+    train, dev = seen.split(recipe.dev, recipe.seed)
+    objective = pair_objective(recipe, seen_greys)
+    _, figures = making.fit(modality, recipe, train, dev, tower=rest, objective=objective)
+    figures["parameters"] = count(tower)
     recall = recall_of_photos(kept, preprocess, anchor, lambda views: embed(tower, views))
     figures |= {"held_out_recall@1": recall, "held_out": len(kept), "chance": 1 / len(kept)}
-    return figures | making.write(modality, recipe, tower, train.views), used
+    weights = f"EfficientNet-{recipe.network} of ImageNet-1k, its weights", "Apache-2.0"
+    return figures | making.write(modality, recipe, tower, parts.views), [*used, *photos, weights]
