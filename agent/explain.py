@@ -105,7 +105,8 @@ def _fields_at(kind: Any, place: Place) -> tuple[str, ...]:
         elif isinstance(info, msgspec.inspect.ListType):
             info = info.item_type
         if isinstance(info, msgspec.inspect.UnionType):
-            parts = (t for t in info.types if not isinstance(t, msgspec.inspect.NoneType))
-            info = next(parts, None)
+            parts = [t for t in info.types if not isinstance(t, msgspec.inspect.NoneType)]
+            structs = (t for t in parts if isinstance(t, msgspec.inspect.StructType))
+            info = next(structs, parts[0])
     fields = info.fields if isinstance(info, msgspec.inspect.StructType) else ()
     return tuple(f.encode_name for f in fields)

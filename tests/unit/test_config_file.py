@@ -445,6 +445,8 @@ def test_a_section_from_the_control_channel_is_checked_alike() -> None:
         convert_section({"txt": "a dog"}, QueryConfig, "query")
     with pytest.raises(ConfigError, match=r"^query: got 'a dog', expected object$"):
         convert_section("a dog", QueryConfig, "query")
+    with pytest.raises(ConfigError, match=r"not\[0\]\.txt: unknown field; did you mean 'text'"):
+        convert_section({"text": "a", "not": [{"txt": "b"}]}, QueryConfig, "query")
 
 
 class TestSchema:
