@@ -30,6 +30,7 @@ __all__ = [
     "LiteHead",
     "LiteTower",
     "Name",
+    "add_detail",
     "load_lite",
 ]
 
@@ -87,6 +88,7 @@ SCALES: dict[Name, tuple[float, float]] = {  # of width and of depth, the author
 }
 CLASSES = 1000
 UNSEEN = 2.0  # below the least bias of all
+LEAST_DEVIATION = 0.1  # of a feature, so that one that is hardly ever there weighs little
 NORM_EPS, NORM_MOMENTUM = 1e-3, 0.01
 
 
@@ -97,7 +99,13 @@ class LiteTower(nn.Module):
     The vector is the mean of a vector a class of ImageNet, in the order of its classes, weighted by
     how probable each is (ConSE, Norouzi et al. 2013, arXiv:1312.5650): with the vectors of the
     classes' names, which are parameters here, what is no class lies between those it looks like.
+
+    Two streets are one street by that. So `detail`, a linear map of the features to axes that no
+    name uses, is added to it, `share` times as long: what tells one picture from another of the
+    same things, for what is bound to pictures; to a text it is nothing.
     """
+
+    share: Tensor
 
     def __init__(self, name: Name, dim: int, more: int = 0) -> None:
         """Random weights. more: classes beside ImageNet's, which come first."""
@@ -116,6 +124,8 @@ class LiteTower(nn.Module):
         self.body = nn.Sequential(*layers, _conv_norm(channels, FEATURES, 1))
         self.classes = nn.Linear(FEATURES, CLASSES + more)
         self.names = nn.Linear(CLASSES + more, dim, bias=False)
+        self.detail = nn.Linear(FEATURES, dim)
+        self.register_buffer("share", torch.zeros(()))
 
     def features(self, views: Tensor) -> Tensor:
         """(n, 1280), 0..6: what classes are told by."""
@@ -123,8 +133,7 @@ class LiteTower(nn.Module):
         return features.mean((2, 3))
 
     def forward(self, views: Tensor) -> Tensor:
-        likely = self.classes(self.features(views)).softmax(1)
-        return F.normalize(self.names(likely), dim=1)
+        return _told(self, self.features(views))
 
 
 class LiteHead(nn.Module):
@@ -132,13 +141,35 @@ class LiteHead(nn.Module):
     alone.
     """
 
+    share: Tensor
+
     def __init__(self, tower: LiteTower) -> None:
         super().__init__()
-        self.classes, self.names = tower.classes, tower.names
+        self.classes, self.names, self.detail = tower.classes, tower.names, tower.detail
+        self.register_buffer("share", tower.share)
 
     def forward(self, features: Tensor) -> Tensor:
-        likely = self.classes(features).softmax(1)
-        return F.normalize(self.names(likely), dim=1)
+        return _told(self, features)
+
+
+def _told(head: LiteTower | LiteHead, features: Tensor) -> Tensor:
+    likely = head.classes(features).softmax(1)
+    named = F.normalize(head.names(likely), dim=1)
+    return F.normalize(named + head.share * F.normalize(head.detail(features), dim=1), dim=1)
+
+
+@torch.no_grad()
+def add_detail(tower: LiteTower, features: Tensor, share: float) -> None:
+    """Fit `detail`: to each axis that is 0 in all names' vectors, in order, a principal component
+    of the standardised features of pictures (n, 1280), n larger than the number of those axes.
+    """
+    mean, deviation = features.mean(0), features.std(0) + LEAST_DEVIATION
+    components = torch.linalg.svd((features - mean) / deviation, full_matrices=False).Vh
+    free = ~tower.names.weight.any(1)
+    tower.detail.weight.zero_()
+    tower.detail.weight[free] = components[: int(free.sum())] / deviation
+    tower.detail.bias.copy_(-tower.detail.weight @ mean)
+    tower.share.fill_(share)
 
 
 def load_lite(tower: LiteTower, name: Name, packages: Path) -> None:

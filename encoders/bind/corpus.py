@@ -28,8 +28,10 @@ _ARTICLE = re.compile(r"^(an?|the|some)\s+", re.IGNORECASE)
 class TextRecipe(Settings, frozen=True, kw_only=True):
     """`recipes/text.yaml`.
 
-    dim: of the space. stop_words start stop_scale times as long as other tokens. templates: with
-    {} for a name with its article or {noun} without; each name is put in templates_each of them.
+    dim: of the space. words: how many of its axes texts use; the others are left to what tells
+    pictures of the same things apart (docs/adr/0015). stop_words start stop_scale times as long as
+    other tokens. templates: with {} for a name with its article or {noun} without; each name is
+    put in templates_each of them.
     pairs: of names in one of `joins`. scenes: sentences of subjects, actions, things, adjectives
     and places. soups: of words drawn from the vocabulary, which no sense holds together: they tell
     what a word adds among any others. kept_out: of the templates and pairs, for the figures. check:
@@ -37,6 +39,7 @@ class TextRecipe(Settings, frozen=True, kw_only=True):
     """
 
     dim: Annotated[int, msgspec.Meta(gt=1)]
+    words: Annotated[int, msgspec.Meta(gt=1)]
     seed: int
     stop_words: _Texts
     stop_scale: Annotated[float, msgspec.Meta(gt=0, le=1)]

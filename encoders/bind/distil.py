@@ -65,7 +65,7 @@ def distil(model: SentenceModel, names: Sequence[str], recipe: TextRecipe, step:
     alone = [[ids["[CLS]"], number, ids["[SEP]"]] for number in range(len(vocabulary))]
     tokens = model.embed_ids(alone, lambda done, of: step("tokens", done, of))
     originals = model.embed(fitted, lambda done, of: step("sentences", done, of))
-    projection = Projection.of(np.concatenate([originals, tokens]), recipe.dim)
+    projection = Projection.of(np.concatenate([originals, tokens]), recipe.words)
     sentences = Projection(originals.mean(axis=0), projection.axes)
     start = Projection(tokens.mean(axis=0), projection.axes)(tokens)
     start[[ids[word] for word in recipe.stop_words]] *= np.float32(recipe.stop_scale)
@@ -81,7 +81,7 @@ def distil(model: SentenceModel, names: Sequence[str], recipe: TextRecipe, step:
     bags = model.bags(kept_out)
     targets = _unit(sentences(held))
     return Distilled(
-        table=table,
+        table=np.pad(table, ((0, 0), (0, recipe.dim - recipe.words))),
         fitted=len(fitted),
         kept_out=_agreement(start, table, bags, held, sentences),
         check=_agreement(

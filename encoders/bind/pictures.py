@@ -37,7 +37,7 @@ class PictureRecipe(Settings, frozen=True, kw_only=True):
     mirrored. squares: of each photograph beside the whole, a random place and side of `least_side`
     to 1 of the short side, half of them mirrored. smoothing: of the tiles' targets, by nearness of
     the classes' texts. keep: weight of staying with what the network said of the photographs. dev:
-    share of them that is left out of it, for a figure.
+    share of them that is left out of it, for a figure. detail: as add_detail's share.
 
     absent: classes of ImageNet by number that the data have no photo of. hypernyms, groups: as
     class_texts.
@@ -55,6 +55,7 @@ class PictureRecipe(Settings, frozen=True, kw_only=True):
     least_side: Annotated[float, msgspec.Meta(gt=0, le=1)]
     smoothing: Annotated[float, msgspec.Meta(ge=0, le=1)]
     keep: Annotated[float, msgspec.Meta(ge=0)]
+    detail: Annotated[float, msgspec.Meta(ge=0)]
     absent: dict[int, str]
     hypernyms: tuple[tuple[str, ...], ...]
     groups: dict[str, tuple[str, ...]]

@@ -10,12 +10,23 @@ from typing import Any, Literal, NamedTuple
 
 from agent.errors import ConfigError
 from agent.extras import needs_extra
+from encoders.preprocess.base import Float32Array
 
 with needs_extra("bind"):
     import torch
     from torch import Tensor, nn
 
-__all__ = ["KINDS", "SIZES", "Kind", "Size", "build", "count", "kind_of", "one_channel"]
+__all__ = [
+    "KINDS",
+    "SIZES",
+    "Kind",
+    "Size",
+    "build",
+    "count",
+    "keep_to_axes_of",
+    "kind_of",
+    "one_channel",
+]
 
 Kind = Literal["picture", "sound", "signal"]
 Size = Literal["watch", "phone", "desktop"]
@@ -128,6 +139,18 @@ def one_channel(
     norm.running_mean -= (weight.sum((2, 3)) * (own_mean - mean.to(weight))).sum(1)
     first.weight = nn.Parameter(weight.sum(1, keepdim=True) * own_std)
     first.in_channels = 1
+
+
+@torch.no_grad()
+def keep_to_axes_of(tower: nn.Module, anchors: Float32Array) -> None:
+    """Make a tower of `build` give 0 on the axes that are 0 in all anchors (n, dim): what is left
+    there after training is noise to every other tower that uses them.
+    """
+    last = tower.get_submodule("head")
+    assert isinstance(last, nn.Linear)
+    unused = torch.from_numpy(~anchors.any(axis=0))
+    last.weight[unused] = 0
+    last.bias[unused] = 0
 
 
 class _Tower(nn.Module):

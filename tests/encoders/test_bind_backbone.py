@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.errors import ModelMismatch, ModelMissing
 from encoders.bind import sources
 from encoders.bind.backbone import (
-    CLASSES,
+    FEATURES,
     MEAN,
     STD,
     WEIGHTS,
@@ -22,6 +22,7 @@ from encoders.bind.backbone import (
     LiteTower,
     Name,
     _SameConv,
+    add_detail,
     load_lite,
 )
 from encoders.bind.towers import count, one_channel
@@ -42,7 +43,8 @@ def packages() -> Path:
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_each_network_has_as_many_parameters_as_was_published(name: Name) -> None:
-    assert count(LiteTower(name, DIM)) - CLASSES * DIM == PARAMETERS[name]
+    tower = LiteTower(name, DIM)
+    assert count(tower) - count(tower.names) - count(tower.detail) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("size", [32, 65, 96])
@@ -53,6 +55,28 @@ def test_a_tower_takes_any_size_and_gives_unit_vectors(size: int) -> None:
         vectors = tower(views)
         np.testing.assert_allclose(vectors.norm(dim=1), 1, atol=1e-5)
         np.testing.assert_allclose(LiteHead(tower)(tower.features(views)), vectors, atol=1e-6)
+
+
+def test_detail_tells_pictures_apart_and_is_nothing_to_a_text() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tower = LiteTower("lite0", DIM, more=3).eval()
+    texts = DIM - 3
+    with torch.no_grad():
+        tower.names.weight[texts:] = 0
+        # All are of one class, so that their names alone are the same vector.
+        tower.classes.bias[0] = 1000
+        features = 6 * torch.rand(40, FEATURES, generator=generator)
+        head = LiteHead(tower)
+        plain = head(features)
+        np.testing.assert_allclose(plain @ plain.T, 1, atol=1e-5)
+        add_detail(tower, features, 1.3)
+        vectors = head(features)
+    np.testing.assert_allclose(vectors.norm(dim=1), 1, atol=1e-5)
+    np.testing.assert_allclose(vectors[:, :texts], plain[:, :texts] / np.hypot(1, 1.3), atol=1e-5)
+    assert (vectors @ vectors.T).mean() < 0.6
+    # The axes are principal ones: what the pictures have on one tells nothing of another.
+    spread = np.cov((features @ tower.detail.weight.T + tower.detail.bias)[:, texts:].numpy().T)
+    np.testing.assert_allclose(spread, np.diag(np.diag(spread)), atol=1e-2 * spread.max())
 
 
 @given(st.integers(1, 12), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]))

@@ -12,7 +12,15 @@ pytest.importorskip("torch", reason="needs the extra 'bind'")
 import torch
 
 from agent.errors import ConfigError
-from encoders.bind.towers import KINDS, SIZES, build, count, kind_of, one_channel
+from encoders.bind.towers import (
+    KINDS,
+    SIZES,
+    build,
+    count,
+    keep_to_axes_of,
+    kind_of,
+    one_channel,
+)
 
 SHAPES = {"picture": (3, 64, 64), "sound": (1, 64, 192), "signal": (6, 100)}
 MOST = {"watch": 1_000_000, "phone": 6_000_000, "desktop": 20_000_000}
@@ -103,3 +111,17 @@ def test_the_kind_follows_the_views() -> None:
     assert kind_of("imu", (6, 100)) == "signal"
     with pytest.raises(ConfigError, match=r"gas: views of \[5\]"):
         kind_of("gas", (5,))
+
+
+def test_a_tower_says_nothing_on_axes_that_no_anchor_uses() -> None:
+    tower = build("signal", "watch", (3, 50), 8).eval()
+    anchors = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    anchors[:, 5:] = 0
+    views = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = tower(views)
+        keep_to_axes_of(tower, anchors)
+        after = tower(views)
+    assert not after[:, 5:].any()
+    kept = torch.nn.functional.normalize(before[:, :5], dim=1)
+    np.testing.assert_allclose(after[:, :5], kept, atol=1e-6)

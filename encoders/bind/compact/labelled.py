@@ -22,6 +22,7 @@ from encoders.bind.recipe import (
     top_1,
 )
 from encoders.bind.sounds import SoundList, everyday_sounds
+from encoders.bind.towers import keep_to_axes_of
 
 __all__ = ["make_audio", "make_imu"]
 
@@ -69,6 +70,7 @@ def _make(
     augment = augment_for(recipe.preprocess.name, recipe.augment)
     objective = bank_objective(bank, recipe.own_share, recipe.regression, augment, mix, recipe.each)
     tower, figures = making.fit(modality, recipe, train, dev, objective=objective)
+    keep_to_axes_of(tower, bank.anchors)
     for name, own in records.items():
         kept = labelled([record for record in own if record.held_out], preprocess, bank, most)
         mine = {record.label for record in own}

@@ -15,7 +15,7 @@ from agent.extras import needs_extra
 from agent.types import Array, Int64Array, StreamInfo, Window
 from encoders.bind import sources
 from encoders.bind.aligned import cut
-from encoders.bind.backbone import CLASSES, LiteHead, LiteTower, load_lite
+from encoders.bind.backbone import CLASSES, LiteHead, LiteTower, add_detail, load_lite
 from encoders.bind.classes import class_texts
 from encoders.bind.compact.folder import Made, Making
 from encoders.bind.corpus import article
@@ -73,6 +73,7 @@ def make_image(making: Making) -> Made:
     with TemporaryDirectory() as folder:
         seen = _Seen(tower, preprocess, Path(folder), making)
         others = torch.from_numpy(seen(_with_squares(shown, recipe, rng), "photographs"))
+        add_detail(tower, others, recipe.detail)
         features = seen([photo.window() for photo in judged], "photographs apart")
         own = np.array([numbered[photo.recording] for photo in judged])
         dev = Examples(list(features), unit[own], own, own)
