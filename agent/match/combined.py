@@ -25,7 +25,7 @@ class Combined:
     1985). c is the running correlation of the z of each two streams while nothing is going on; a
     stream that is missing or stale is left out of either sum. How often it comes as high is of a
     tail of its own. It finds what each stream has too little of to say it alone, and it is asked
-    beside them, not in their place: what is in one sense alone it would lose (docs/adr/0015).
+    beside them, not in their place: what is in one sense alone it would lose (docs/adr/0016).
     """
 
     def __init__(self, n: int, names: Sequence[str], hop_s: float) -> None:
