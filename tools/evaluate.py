@@ -7,7 +7,8 @@ examples:
 retrieval: recall and precision of a folder of queries, task by task. It has `queries.jsonl`, an
 object a line: `task`, any name; what is looked for: `text`, `image`, `audio` or another sense of
 the space, or `query`, a file whose sense its folder tells (several of them are composed: the mean
-of what each finds); what is searched: `pool`, a folder whose files are the candidates, or
+of how far each finds a candidate above the others); what is searched: `pool`, a folder whose files
+are the candidates, or
 `candidates`, a list of texts; and `relevant`, a list of which of these should be found: files,
 texts or indices from 0, files in the order of their names. Paths are below the folder. A folder's
 sense is its name's (image, images, rgb, audio, depth, thermal, imu, ...) or stands in

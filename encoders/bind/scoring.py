@@ -59,6 +59,9 @@ class RetrievalScores:
     chance: Mapping[int, float]
 
 
+LEAST_DEVIATION = 1e-6  # of a part to which all candidates are as near
+
+
 class Pool:
     """The vectors of candidates, each of one or several views, to be scored against queries."""
 
@@ -78,14 +81,18 @@ class Pool:
         """float64 (n,): of a query of one or several parts, float32 (p, dim) unit vectors.
 
         Each part's nearness to a candidate is the mean of its cosines with the whole and with the
-        best of the views (agent.ordinary.nearness); a candidate's score is the mean over the parts.
-        With one view each this orders candidates exactly as the cosine with the unit mean of the
-        parts does, from which it differs by the length of their mean; with several, each part may
-        find its own view.
+        best of the views (agent.ordinary.nearness), so that with several views each part may find
+        its own. Of several parts each is counted in deviations over the candidates, and their mean
+        is the score: the cosines of one sense spread less than those of another, and would have no
+        say (docs/queries.md; the agent counts in deviations of what is ordinary).
         """
         cosines = parts.astype(np.float64) @ self._views.T
         best = np.maximum.reduceat(cosines, self._starts, axis=1)
         near = nearness(np.stack([cosines[:, self._starts], best], axis=-1))
+        if len(near) > 1:
+            near = (near - near.mean(axis=1, keepdims=True)) / np.maximum(
+                near.std(axis=1, keepdims=True), LEAST_DEVIATION
+            )
         scores: Float64Array = near.mean(axis=0)
         return scores
 
