@@ -37,7 +37,7 @@ SHARE = 0.067  # of windows of normal noise over OVER_Z
 BANK_Z = 4.0  # what a bank has above it is taken for what a query asks for
 RARE = 0.1  # of the wanted rate: what is so rare is taken for what was asked for
 OFTEN = 1.5  # times the wanted rate: so many alarms are taken in, at most
-CREDIT = 6.0  # of them at once, at most
+CREDIT = 1.5  # of them at once, at most
 LEAST_CONFIDENCE = 0.02  # before much is seen more is taken in, so much more at most
 GOLDEN = 0.6180339887498949  # multiples of it fill 0..1 evenly (Weyl)
 
