@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if not config.file.queries:
         raise ConfigError(f"{args.config}: no queries, expected those that the labels name")
     tapes = [_tape(config, log) for log in (*args.warm_up, *args.log)]
-    played = play(config, tapes)
+    played = play(config, tapes, traced=bool(args.compare or args.plot))
     counted = list(zip(args.log, tapes[len(args.warm_up) :], strict=True))
     truth, levels = _truth(args.labels, config, counted, tapes[0].origin_ns, played.window_s)
     counts = truth.count(played.alarms)

@@ -45,8 +45,11 @@ class Run:
     hop_s: float
 
 
-def play(config: Config, tapes: Sequence[Tape]) -> Run:
-    """The config's queries over the tapes, one after the other. Errors as match_again's."""
+def play(config: Config, tapes: Sequence[Tape], traced: bool) -> Run:
+    """The config's queries over the tapes, one after the other. Errors as match_again's.
+
+    traced: with traces, which cost more than the matching itself.
+    """
     origin_ns = tapes[0].origin_ns
     rows: dict[str, list[tuple[float, float, float, float]]] = {}
     space = ""
@@ -65,6 +68,8 @@ def play(config: Config, tapes: Sequence[Tape]) -> Run:
     def on_match(core: Core, embedding: Embedding) -> None:
         nonlocal space
         space = core.space.identity
+        if not traced:
+            return
         now_ns = embedding.end_ns
         for told in core.matcher.scores(now_ns):
             best = told.evidence[0] if told.evidence else None

@@ -48,7 +48,7 @@ from tools.planted_pictures import DAY, NIGHT, Light
 from tools.planted_sounds import ROOMS, Room
 from tools.planting import Deck, Plant, Planted, Rng, spread
 
-__all__ = ["main"]
+__all__ = ["main", "write_log"]
 
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 QUEUE_MB = 8192  # all of a log is queued before it is written
@@ -141,7 +141,7 @@ class _Set:
             if hour.moved:
                 moved = planted_motion.motion(hour.plants.get("watch", ()), hour.seconds, self.rng)
                 streams[planted_motion.IMU] = planted_motion.samples(moved, start_ns)
-            _write_log(self.out / f"{hour.name}.mcap", streams)
+            write_log(self.out / f"{hour.name}.mcap", streams)
             for plant in (plant for plants in hour.plants.values() for plant in plants):
                 if plant.what.kind:
                     label = _label(plant, f"{hour.name}.mcap")
@@ -331,7 +331,8 @@ def _label(plant: Plant, log: str) -> Label:
     )
 
 
-def _write_log(path: Path, streams: Mapping[StreamInfo, Iterable[Sample]]) -> None:
+def write_log(path: Path, streams: Mapping[StreamInfo, Iterable[Sample]]) -> None:
+    """A log of blocks of several streams, over what may be there. Raises RecordError."""
     blocks = [sample for samples in streams.values() for sample in samples]
     blocks.sort(key=lambda sample: (sample.arrival_ns, sample.stream.name))
     path.unlink(missing_ok=True)  # what a run that was broken off has left
