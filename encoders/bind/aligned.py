@@ -42,16 +42,15 @@ class PairRecipe(Settings, frozen=True, kw_only=True):
     """A tower bound to images by aligned pictures, without any label; it begins as the image tower
     of `network`.
 
-    rank: as grey.slim. frozen: first layers of its body that stay as they are. window, preprocess:
-    as in space.yaml. dev: share of the scenes by which the weights are chosen. stretch: as
-    scene_of. parts: of each scene, of a random frame a random part of `least_part` to 1 of both
-    sides, half of them mirrored. greys: parts of each photograph, turned to one channel.
+    rank: as grey.slim. window, preprocess: as in space.yaml. dev: share of the scenes by which the
+    weights are chosen. stretch: as scene_of. parts: of each scene, of a random frame a random part
+    of `least_part` to 1 of both sides, half of them mirrored. greys: parts of each photograph,
+    turned to one channel.
     grey_batch: of them, a step.
     """
 
     network: Name
     rank: _Count
-    frozen: _Count
     seed: int
     window: WindowSettings
     preprocess: PreprocessSettings

@@ -23,6 +23,7 @@ with needs_extra("bind"):
 
 __all__ = [
     "CLASSES",
+    "EARLY",
     "FEATURES",
     "MEAN",
     "STD",
@@ -32,6 +33,8 @@ __all__ = [
     "Name",
     "add_detail",
     "load_lite",
+    "looks",
+    "told",
 ]
 
 Name = Literal["lite0", "lite1", "lite2"]
@@ -88,6 +91,8 @@ SCALES: dict[Name, tuple[float, float]] = {  # of width and of depth, the author
 }
 CLASSES = 1000
 UNSEEN = 2.0  # below the least bias of all
+# Layers whose maps say how a picture looks, and the parts of a side in which they are averaged.
+EARLY, GRID = 9, 4
 LEAST_DEVIATION = 0.1  # of a feature, so that one that is hardly ever there weighs little
 NORM_EPS, NORM_MOMENTUM = 1e-3, 0.01
 
@@ -100,9 +105,10 @@ class LiteTower(nn.Module):
     how probable each is (ConSE, Norouzi et al. 2013, arXiv:1312.5650): with the vectors of the
     classes' names, which are parameters here, what is no class lies between those it looks like.
 
-    Two streets are one street by that. So `detail`, a linear map of the features to axes that no
-    name uses, is added to it, `share` times as long: what tells one picture from another of the
-    same things, for what is bound to pictures; to a text it is nothing.
+    Two streets are one street by that. So `looks`, what early layers see in each part of a grid,
+    standardised and mapped to axes that no name uses, are added, `share` times as long: what tells
+    one picture from another of the same things, for what is bound to pictures; to a text it is
+    nothing.
     """
 
     share: Tensor
@@ -124,52 +130,91 @@ class LiteTower(nn.Module):
         self.body = nn.Sequential(*layers, _conv_norm(channels, FEATURES, 1))
         self.classes = nn.Linear(FEATURES, CLASSES + more)
         self.names = nn.Linear(CLASSES + more, dim, bias=False)
-        self.detail = nn.Linear(FEATURES, dim)
-        self.register_buffer("share", torch.zeros(()))
+        self.look = Look(_looks(self.body), dim)
 
     def features(self, views: Tensor) -> Tensor:
         """(n, 1280), 0..6: what classes are told by."""
         features: Tensor = self.body(views)
         return features.mean((2, 3))
 
+    def seen(self, views: Tensor) -> Tensor:
+        """(n, 1280 + m): `features`, and the m looks."""
+        early = self.body[:EARLY](views)
+        return torch.cat([self.body[EARLY:](early).mean((2, 3)), looks(early)], 1)
+
     def forward(self, views: Tensor) -> Tensor:
-        return _told(self, self.features(views))
+        return told(self, *self.seen(views).tensor_split([FEATURES], dim=1))
+
+
+class Look(nn.Module):
+    """Looks (n, looks) to (n, dim), `share` long; 0 until `add_detail`."""
+
+    mean: Tensor
+    deviation: Tensor
+    share: Tensor
+
+    def __init__(self, looks: int, dim: int) -> None:
+        super().__init__()
+        self.detail = nn.Linear(looks, dim, bias=False)
+        self.register_buffer("mean", torch.zeros(looks))
+        self.register_buffer("deviation", torch.ones(looks))
+        self.register_buffer("share", torch.zeros(()))
+
+    @torch.no_grad()
+    def standardise(self, seen: Tensor) -> Tensor:
+        """Take mean and deviation from (n, looks), which it returns standardised."""
+        self.mean.copy_(seen.mean(0))
+        self.deviation.copy_(seen.std(0) + LEAST_DEVIATION)
+        return (seen - self.mean) / self.deviation
+
+    def forward(self, seen: Tensor) -> Tensor:
+        mapped = self.detail((seen - self.mean) / self.deviation)
+        return self.share * F.normalize(mapped, dim=1)
+
+
+def looks(early: Tensor) -> Tensor:
+    """(n, channels, rows, columns) of the first EARLY layers to (n, channels * GRID * GRID)."""
+    return F.adaptive_avg_pool2d(early, GRID).flatten(1)
+
+
+def told(head: Any, features: Tensor, seen: Tensor) -> Tensor:
+    """The tower's unit vectors (n, dim), of what has its `classes`, `names` and `look`."""
+    named = F.normalize(head.names(head.classes(features).softmax(1)), dim=1)
+    return F.normalize(named + head.look(seen), dim=1)
 
 
 class LiteHead(nn.Module):
-    """The last layers of a tower, which shares them, on (n, 1280) of its `features`: to train them
-    alone.
+    """The last layers of a tower, which shares them, on (n, 1280) of its `features`, or with its
+    looks beside them as `seen` gives them: to train them alone.
     """
-
-    share: Tensor
 
     def __init__(self, tower: LiteTower) -> None:
         super().__init__()
-        self.classes, self.names, self.detail = tower.classes, tower.names, tower.detail
-        self.register_buffer("share", tower.share)
+        self.classes, self.names, self.look = tower.classes, tower.names, tower.look
 
-    def forward(self, features: Tensor) -> Tensor:
-        return _told(self, features)
-
-
-def _told(head: LiteTower | LiteHead, features: Tensor) -> Tensor:
-    likely = head.classes(features).softmax(1)
-    named = F.normalize(head.names(likely), dim=1)
-    return F.normalize(named + head.share * F.normalize(head.detail(features), dim=1), dim=1)
+    def forward(self, seen: Tensor) -> Tensor:
+        features, looks_of = seen.tensor_split([FEATURES], dim=1)
+        if looks_of.shape[1]:
+            return told(self, features, looks_of)
+        return F.normalize(self.names(self.classes(features).softmax(1)), dim=1)
 
 
 @torch.no_grad()
-def add_detail(tower: LiteTower, features: Tensor, share: float) -> None:
+def add_detail(tower: LiteTower, seen: Tensor, share: float) -> None:
     """Fit `detail`: to each axis that is 0 in all names' vectors, in order, a principal component
-    of the standardised features of pictures (n, 1280), n larger than the number of those axes.
+    of the standardised looks of pictures (n, looks), n larger than the number of those axes.
     """
-    mean, deviation = features.mean(0), features.std(0) + LEAST_DEVIATION
-    components = torch.linalg.svd((features - mean) / deviation, full_matrices=False).Vh
+    components = torch.linalg.svd(tower.look.standardise(seen), full_matrices=False).Vh
     free = ~tower.names.weight.any(1)
-    tower.detail.weight.zero_()
-    tower.detail.weight[free] = components[: int(free.sum())] / deviation
-    tower.detail.bias.copy_(-tower.detail.weight @ mean)
-    tower.share.fill_(share)
+    tower.look.detail.weight.zero_()
+    tower.look.detail.weight[free] = components[: int(free.sum())]
+    tower.look.share.fill_(share)
+
+
+def _looks(body: nn.Sequential) -> int:
+    """How many there are."""
+    last = [layer for layer in body[:EARLY].modules() if isinstance(layer, nn.Conv2d)][-1]
+    return last.out_channels * GRID * GRID
 
 
 def load_lite(tower: LiteTower, name: Name, packages: Path) -> None:

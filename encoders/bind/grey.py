@@ -17,7 +17,7 @@ from agent.errors import ModelMismatch
 from agent.extras import needs_extra
 from agent.types import Array, Window
 from encoders.bind.aligned import PairRecipe, part, random_place
-from encoders.bind.backbone import CLASSES, LiteTower, Name, load_lite
+from encoders.bind.backbone import CLASSES, EARLY, LiteTower, Name, load_lite, looks, told
 from encoders.bind.examples import Examples
 from encoders.bind.export import INPUT
 from encoders.bind.features import Features
@@ -34,7 +34,6 @@ with needs_extra("bind"):
     import torch
     from onnx import numpy_helper
     from torch import Tensor, nn
-    from torch.nn import functional as F
 
 __all__ = [
     "LiteFirst",
@@ -47,6 +46,11 @@ __all__ = [
     "slim",
 ]
 
+# What of a tower's graph its body has not.
+LAST = (
+    *("classes.weight", "classes.bias", "names.weight"),
+    *("look.detail.weight", "look.mean", "look.deviation", "look.share"),
+)
 # compact-recipe, section 5.
 INVERTED = 0.35
 BLUR = 0.008  # of the short side, at most
@@ -64,7 +68,7 @@ def read_lite(image: Path, name: Name, packages: Path) -> LiteTower:
         tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(image).graph.initializer
     }
     try:
-        last = {part: weights[part] for part in ("classes.weight", "classes.bias", "names.weight")}
+        last = {part: weights[part] for part in LAST}
     except KeyError as exc:
         raise ModelMismatch(f"{image}: no layer {exc}, expected an image tower of {name}") from exc
     dim, classes = last["names.weight"].shape
@@ -90,18 +94,18 @@ def slim(tower: LiteTower, rank: int) -> None:
 
 
 class LiteFirst:
-    """The first layers of a tower, which stay as they are, run as a graph: on a CPU three times as
+    """The EARLY layers of a tower, which stay as they are, run as a graph: on a CPU three times as
     fast.
     """
 
     def __init__(
-        self, tower: LiteTower, layers: int, shape: tuple[int, ...], folder: Path, threads: int
+        self, tower: LiteTower, shape: tuple[int, ...], folder: Path, threads: int
     ) -> None:
-        """layers: of `tower.body`. shape: of a view. folder: where the graph is written."""
-        first = nn.Sequential(*list(tower.body)[:layers], nn.Flatten()).eval()
+        """shape: of a view. folder: where the graph is written."""
+        first = nn.Sequential(*list(tower.body)[:EARLY], nn.Flatten()).eval()
         example = torch.zeros(2, *shape)
         with torch.no_grad():
-            self._shape = tower.body[:layers](example).shape[1:]
+            self._shape = tower.body[:EARLY](example).shape[1:]
         path = folder / "first.onnx"
         traced(first, example, {0: free_rows()}, (INPUT, "features")).save(path)
         self._features = Features(path, shape, threads)
@@ -116,10 +120,10 @@ class LiteRest(nn.Module):
     alone. Norms keep the statistics of the photographs, a hundred streets have none to give.
     """
 
-    def __init__(self, tower: LiteTower, layers: int) -> None:
+    def __init__(self, tower: LiteTower) -> None:
         super().__init__()
-        self.body = nn.Sequential(*list(tower.body)[layers:])
-        self.classes, self.names = tower.classes, tower.names
+        self.body = nn.Sequential(*list(tower.body)[EARLY:])
+        self.classes, self.names, self.look = tower.classes, tower.names, tower.look
 
     def train(self, mode: bool = True) -> LiteRest:
         """Only says so: no layer differs by it."""
@@ -129,8 +133,7 @@ class LiteRest(nn.Module):
         return self
 
     def forward(self, features: Tensor) -> Tensor:
-        pooled = self.body(features).mean((2, 3))
-        return F.normalize(self.names(self.classes(pooled).softmax(1)), dim=1)
+        return told(self, self.body(features).mean((2, 3)), looks(features))
 
 
 def grey_picture(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

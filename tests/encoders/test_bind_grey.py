@@ -36,7 +36,6 @@ from encoders.onnx_graph import free_rows, traced
 from encoders.preprocess.base import Float32Array
 from encoders.preprocess.crops import PictureSettings
 
-LAYERS = 12
 SIDE = 64
 
 
@@ -55,8 +54,8 @@ def _views(count: int) -> list[Float32Array]:
 
 def test_the_two_parts_are_the_whole(tower: LiteTower, tmp_path: Path) -> None:
     views = _views(3)
-    first = LiteFirst(tower, LAYERS, (1, SIDE, SIDE), tmp_path, 1)
-    rest = LiteRest(tower, LAYERS)
+    first = LiteFirst(tower, (1, SIDE, SIDE), tmp_path, 1)
+    rest = LiteRest(tower)
     with torch.no_grad():
         parted = rest(torch.from_numpy(first(views)))
         whole = tower(torch.from_numpy(np.stack(views)))
@@ -64,8 +63,8 @@ def test_the_two_parts_are_the_whole(tower: LiteTower, tmp_path: Path) -> None:
 
 
 def test_training_changes_weights_and_no_statistics(tower: LiteTower, tmp_path: Path) -> None:
-    rest = LiteRest(tower, LAYERS)
-    features = torch.from_numpy(LiteFirst(tower, LAYERS, (1, SIDE, SIDE), tmp_path, 1)(_views(4)))
+    rest = LiteRest(tower)
+    features = torch.from_numpy(LiteFirst(tower, (1, SIDE, SIDE), tmp_path, 1)(_views(4)))
     statistics = {name: value.clone() for name, value in rest.named_buffers()}
     before = rest(features).detach()
     rest.train()

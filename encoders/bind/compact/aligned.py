@@ -15,7 +15,7 @@ from agent.extras import needs_extra
 from agent.types import Window
 from encoders.bind import sources
 from encoders.bind.aligned import PairRecipe, aligned_examples, recall_of_photos
-from encoders.bind.backbone import MEAN, STD
+from encoders.bind.backbone import MEAN, STD, looks
 from encoders.bind.compact.folder import Made, Making
 from encoders.bind.grey import (
     LiteFirst,
@@ -64,7 +64,7 @@ def _make(making: Making, modality: str, records: Sequence[sources.Record]) -> M
     colour = torch.full((3,), MEAN), torch.full((3,), STD)
     one_channel(tower, *colour, preprocess.mean[0], preprocess.std[0])
     slim(tower, recipe.rank)
-    rest = LiteRest(tower, recipe.frozen)
+    rest = LiteRest(tower)
 
     used = [record for record in records if not record.held_out]
     kept = [record for record in records if record.held_out]
@@ -76,9 +76,11 @@ def _make(making: Making, modality: str, records: Sequence[sources.Record]) -> M
     own = [replace(r, modality="image", content=r.photo) for r in used if r.photo is not None]
     greys = grey_examples([*photos, *own], preprocess, anchor, recipe, bar)
     with TemporaryDirectory() as folder:
-        first = LiteFirst(tower, recipe.frozen, preprocess.shape, Path(folder), making.threads)
+        first = LiteFirst(tower, preprocess.shape, Path(folder), making.threads)
         seen = replace(parts, views=list(first(parts.views)))
         seen_greys = replace(greys, views=list(first(greys.views)))
+    # A street in infrared looks as it does in colour, part for part, but for what is ordinary.
+    tower.look.standardise(torch.cat([looks(torch.from_numpy(v[None])) for v in seen.views]))
     train, dev = seen.split(recipe.dev, recipe.seed)
     objective = pair_objective(recipe, seen_greys)
     _, figures = making.fit(modality, recipe, train, dev, tower=rest, objective=objective)
@@ -86,4 +88,5 @@ def _make(making: Making, modality: str, records: Sequence[sources.Record]) -> M
     recall = recall_of_photos(kept, preprocess, anchor, lambda views: embed(tower, views))
     figures |= {"held_out_recall@1": recall, "held_out": len(kept), "chance": 1 / len(kept)}
     weights = f"EfficientNet-{recipe.network} of ImageNet-1k, its weights", "Apache-2.0"
-    return figures | making.write(modality, recipe, tower, parts.views), [*used, *photos, weights]
+    figures |= making.write(modality, recipe, tower, parts.views, precision="int8")
+    return figures, [*used, *photos, weights]

@@ -41,9 +41,7 @@ __all__ = ["TABLE_FILE", "Bar", "Figures", "Made", "Maker", "Making", "entry_of"
 REPORT_NAME = "report.json"
 CARD_NAME = "README.md"
 LICENCE = "Apache-2.0"
-DESCRIPTION = (
-    "Six senses, small; made on two CPU cores. README.md, its data card, says of what."
-)
+DESCRIPTION = "Six senses, small; made on two CPU cores. README.md, its data card, says of what."
 TABLE_FILE = "text_table_int8.npz"
 _TEXT, _IMAGE = ("text", TABLE_FILE), ("image", "image.onnx")
 # What each tower is bound to: the anchor's sense and file.
@@ -158,10 +156,11 @@ class Making:
         tower: nn.Module,
         views: Sequence[Float32Array],
         floors: Mapping[str, float] = FLOORS,
+        precision: str = "fp32",
     ) -> Figures:
         """Put the tower into the folder in every precision; bytes and cosines of each.
 
-        views, floors: as export.write_tower.
+        views, floors, precision: as export.write_tower.
         """
         written = write_tower(
             self.out,
@@ -171,6 +170,7 @@ class Making:
             window=recipe.window,
             preprocess=recipe.preprocess,
             floors=floors,
+            precision=precision,
         )
         figures: Figures = {}
         for precision, file in written.items():

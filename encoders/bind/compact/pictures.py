@@ -15,7 +15,7 @@ from agent.extras import needs_extra
 from agent.types import Array, Int64Array, StreamInfo, Window
 from encoders.bind import sources
 from encoders.bind.aligned import cut
-from encoders.bind.backbone import CLASSES, LiteHead, LiteTower, add_detail, load_lite
+from encoders.bind.backbone import CLASSES, FEATURES, LiteHead, LiteTower, add_detail, load_lite
 from encoders.bind.classes import class_texts
 from encoders.bind.compact.folder import Made, Making
 from encoders.bind.corpus import article
@@ -73,18 +73,19 @@ def make_image(making: Making) -> Made:
     with TemporaryDirectory() as folder:
         seen = _Seen(tower, preprocess, Path(folder), making)
         others = torch.from_numpy(seen(_with_squares(shown, recipe, rng), "photographs"))
-        add_detail(tower, others, recipe.detail)
-        features = seen([photo.window() for photo in judged], "photographs apart")
+        others, looks = others.tensor_split([FEATURES], dim=1)
+        add_detail(tower, looks, recipe.detail)
+        features = seen([photo.window() for photo in judged], "photographs apart")[:, :FEATURES]
         own = np.array([numbered[photo.recording] for photo in judged])
         dev = Examples(list(features), unit[own], own, own)
         chosen = [_chosen(mosaic, recipe.tiles[mosaic.source], rng) for mosaic in mosaics]
         tiles = [
-            seen(_windows(mosaic, numbers, rng), mosaic.source)
+            seen(_windows(mosaic, numbers, rng), mosaic.source)[:, :FEATURES]
             for mosaic, numbers in zip(mosaics, chosen, strict=True)
         ]
         kept = [np.setdiff1d(np.arange(len(m.classes)), m.training()) for m in mosaics]
         unseen = [
-            seen(_windows(mosaic, numbers), f"{mosaic.source} apart")
+            seen(_windows(mosaic, numbers), f"{mosaic.source} apart")[:, :FEATURES]
             for mosaic, numbers in zip(mosaics, kept, strict=True)
         ]
     rows = [np.array([CLASSES + labels.index(label) for label in m.labels]) for m in mosaics]
@@ -103,7 +104,8 @@ def make_image(making: Making) -> Made:
         nearest = (embed(head, list(features)) @ unit[row].T).argmax(axis=1)
         figures[f"{mosaic.source}_held_out_top_1"] = float((nearest == mosaic.classes[own]).mean())
     views = [preprocess(window)[0] for window in shown[:: len(shown) // (2 * MOST_VIEWS)]]
-    figures |= making.write("image", recipe, tower, views, FLOORS | {"int8": LEAST_INT8})
+    floors = FLOORS | {"int8": LEAST_INT8}
+    figures |= making.write("image", recipe, tower, views, floors, "int8")
     used: list[sources.Record | tuple[str, str]] = [*photos, *streets]
     used.append((f"EfficientNet-{recipe.network} of ImageNet-1k, its weights", "Apache-2.0"))
     used.extend((mosaic.source, mosaic.licence) for mosaic in mosaics)
@@ -111,7 +113,7 @@ def make_image(making: Making) -> Made:
 
 
 class _Seen:
-    """Features of pictures by the tower's body, run as a graph: on a CPU three times as fast."""
+    """What the tower's body sees of pictures, run as a graph: on a CPU three times as fast."""
 
     def __init__(
         self, tower: LiteTower, preprocess: Preprocess, folder: Path, making: Making
@@ -123,7 +125,7 @@ class _Seen:
         self._preprocess, self._bar = preprocess, making.bar
 
     def __call__(self, pictures: Sequence[Window], what: str) -> Float32Array:
-        """float32 (n, 1280), of the first view of each."""
+        """float32 (n, 1280 + looks), of the first view of each."""
         move = self._bar(f"image: {what}")
         parts = []
         for done in range(0, len(pictures), AT_ONCE):
@@ -136,11 +138,10 @@ class _Seen:
 class _Body(nn.Module):
     def __init__(self, tower: LiteTower) -> None:
         super().__init__()
-        self.body = tower.body
+        self.tower = tower
 
     def forward(self, views: Tensor) -> Tensor:
-        features: Tensor = self.body(views)
-        return features.mean((2, 3))
+        return self.tower.seen(views)
 
 
 def _numbers(making: Making, recipe: PictureRecipe) -> dict[str, int]:
