@@ -18,6 +18,7 @@ from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, EncoderError
 from agent.extras import needs_extra
 from agent.types import Array, Settings
+from encoders.bind.onnx_graph import free_rows, traced
 from encoders.bind.recall import embed
 from encoders.manifest import (
     MANIFEST_NAME,
@@ -27,7 +28,6 @@ from encoders.manifest import (
     read_entry,
     read_manifest,
 )
-from encoders.onnx_graph import free_rows, traced
 from encoders.preprocess.base import Float32Array, Preprocess
 from encoders.providers import make_session
 from encoders.registry import find_plugin

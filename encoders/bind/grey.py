@@ -22,10 +22,10 @@ from encoders.bind.examples import Examples
 from encoders.bind.export import INPUT
 from encoders.bind.features import Features
 from encoders.bind.losses import cosine_regression, info_nce
+from encoders.bind.onnx_graph import free_rows, traced
 from encoders.bind.recall import negatives
 from encoders.bind.sources import Record
 from encoders.bind.train import Batch, Objective
-from encoders.onnx_graph import free_rows, traced
 from encoders.preprocess.base import Float32Array
 from encoders.preprocess.crops import PictureSettings
 

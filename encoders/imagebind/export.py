@@ -17,6 +17,7 @@ from agent.contracts import RuntimeOptions
 from agent.errors import EncoderError
 from agent.extras import needs_extra
 from agent.types import Array
+from encoders.bind.onnx_graph import free_rows, traced
 from encoders.imagebind.checkpoint import Checkpoint
 from encoders.imagebind.dims import CONTEXT, GEOMETRY, expected_shapes
 from encoders.imagebind.entries import INPUT, OUTPUT, SENSES, TEXT, TEXT_INPUT
@@ -25,7 +26,6 @@ from encoders.imagebind.graphs import tower_graph
 from encoders.imagebind.model import MAX_SCALE, load
 from encoders.manifest import ModelFile, read_entry
 from encoders.memory import give_back
-from encoders.onnx_graph import free_rows, traced
 from encoders.providers import make_session
 
 with needs_extra("export"):

@@ -28,11 +28,11 @@ from encoders.bind.grey import (
     pair_objective,
     read_lite,
 )
+from encoders.bind.onnx_graph import free_rows, traced
 from encoders.bind.recipe import RECIPES, made, read_recipe
 from encoders.bind.sources import Record
 from encoders.bind.towers import one_channel
 from encoders.bind.train import Batch
-from encoders.onnx_graph import free_rows, traced
 from encoders.preprocess.base import Float32Array
 from encoders.preprocess.crops import PictureSettings
 

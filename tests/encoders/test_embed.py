@@ -81,13 +81,14 @@ def test_texts_whatever_they_are_called(tmp_path: Path) -> None:
 
 
 def test_precision_threads_and_provider(tmp_path: Path) -> None:
-    Image.effect_noise((64, 64), 50).save(tmp_path / "x.png")
+    noise = np.random.default_rng(0).normal(0, 3000, (32000, 1)).astype(np.int16)
+    soundfile.write(tmp_path / "x.wav", noise, 16000)
     vectors = []
     for i, arguments in enumerate(([], ["--precision", "int8", "--threads", "2"])):
         output = tmp_path / f"{i}.npz"
-        given = [str(tmp_path / "x.png"), "--modality", "thermal", "--provider", "cpu"]
+        given = [str(tmp_path / "x.wav"), "--modality", "audio", "--provider", "cpu"]
         assert main([*given, *arguments, "-o", str(output)]) == 0
-        vectors.append(np.load(output)[str(tmp_path / "x.png")])
+        vectors.append(np.load(output)[str(tmp_path / "x.wav")])
     assert 0.9 < vectors[0] @ vectors[1] < 1 - 1e-6
 
 

@@ -51,7 +51,7 @@ def test_compact_says_what_it_is() -> None:
     assert space.dim == 256
     assert space.licence == "Apache-2.0"
     assert space.modalities == ("image", "audio", "depth", "thermal", "imu")
-    assert space.precision == "fp32"
+    assert space.precision == "fp32+int8"
     assert space.provider == ""
     space.encoder("imu").load()
     assert space.provider == "CPUExecutionProvider"
@@ -135,9 +135,9 @@ class TestIdentity:
     def test_changes_with_the_precision_in_use(self) -> None:
         int8 = open_space("compact", RuntimeOptions(precision="int8"))
         assert int8.identity != open_space("compact", CPU).identity
-        # The image tower is fp32 only, and says so.
-        assert int8.precision == "fp32+int8"
-        assert open_space("compact", RuntimeOptions(precision="fp32")).precision == "fp32"
+        assert int8.precision == "int8"
+        # The picture towers are int8 only, and say so.
+        assert open_space("compact", RuntimeOptions(precision="fp32")).precision == "fp32+int8"
 
 
 class TestWrongFolder:
@@ -252,7 +252,7 @@ class TestAlteredFile:
         self.flip(folder / "imu.onnx")
         encoder = open_space(str(folder), CPU).encoder("imu")
         with pytest.raises(
-            ModelMismatch, match=r"imu.onnx: sha256 is [0-9a-f]{12} .*expected d835fbdd4657 "
+            ModelMismatch, match=r"imu.onnx: sha256 is [0-9a-f]{12} .*expected ed1dcc526871 "
         ):
             encoder.load()
         with pytest.raises(EncodeFailed, match="not loaded"):
@@ -272,12 +272,15 @@ class TestAlteredFile:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda m: m["towers"]["imu"].update(input="y"), r"takes \{'x': \(6, 100\)\}"),
-            (lambda m: m["towers"]["imu"].update(output="y"), r"gives \{'e': \(256,\)\}"),
-            (lambda m: m.update(dim=128), r"gives \{'e': \(256,\)\}, expected \{'e': \(128,\)\}"),
+            (lambda m: m["towers"]["imu"].update(input="y"), r"takes \{'input': \(6, 100\)\}"),
+            (lambda m: m["towers"]["imu"].update(output="y"), r"gives \{'embedding': \(256,\)\}"),
+            (
+                lambda m: m.update(dim=128),
+                r"gives \{'embedding': \(256,\)\}, expected \{'embedding': \(128,\)\}",
+            ),
             (
                 lambda m: m["towers"]["imu"]["preprocess"]["parameters"].update(length=80),
-                r"expected \{'x': \(6, 80\)\}",
+                r"expected \{'input': \(6, 80\)\}",
             ),
             (
                 lambda m: m["towers"]["imu"]["files"].update(fp32=m["towers"]["text"]["tokenizer"]),

@@ -22,12 +22,12 @@ from encoders.bind.corpus import article
 from encoders.bind.examples import Examples
 from encoders.bind.export import FLOORS, INPUT, MOST_VIEWS
 from encoders.bind.features import Features
+from encoders.bind.onnx_graph import free_rows, traced
 from encoders.bind.pictures import PictureRecipe, picture_objective
 from encoders.bind.recall import embed
 from encoders.bind.recipe import RECIPES, made, read_recipe
 from encoders.bind.towers import count
 from encoders.files import read_file
-from encoders.onnx_graph import free_rows, traced
 from encoders.preprocess.base import Float32Array, Preprocess
 
 with needs_extra("bind"):
