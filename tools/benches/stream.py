@@ -128,6 +128,7 @@ def _make_space(folder: Path, busy: bool) -> Path:
         path = folder / f"{sense}.onnx"
         path.write_bytes(_graph(tower["input"], tower["output"], shape, manifest["dim"], busy))
         tower["files"] = {"fp32": msgspec.to_builtins(read_entry(path))}
+        tower["precision"] = "fp32"
     (folder / MANIFEST_NAME).write_text(yaml.safe_dump(manifest))
     return folder
 
