@@ -34,7 +34,7 @@ class DepthPreprocess(PictureSettings, frozen=True, kw_only=True):
         frames = window.data
         if frames.ndim != 3 or not frames.size or frames.dtype != np.uint16:
             raise bad_ticks(window, "uint16[n, height, width] in mm")
-        return self.views(_brightness(self.near_m, self.far_m)[frames])
+        return self.views(_brightness(self.near_m, self.far_m).take(frames))
 
 
 @lru_cache(maxsize=4)

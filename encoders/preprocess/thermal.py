@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from agent.types import Array, Window
+from agent.types import Array, Int64Array, Window
 from encoders.preprocess.base import Float32Array, bad_ticks
 from encoders.preprocess.crops import PictureSettings
 
@@ -28,10 +29,17 @@ class ThermalPreprocess(PictureSettings, frozen=True, kw_only=True):
         return self.views(np.stack([self._stretch(frame) for frame in frames]))
 
     def _stretch(self, frame: Array) -> NDArray[np.uint8]:
-        if frame.dtype in (np.uint8, np.uint16):  # by a table: a third of the time
-            low, high = _percentiles(frame, self.percentiles)
-            table = _grey(np.arange(int(frame.max()) + 1, dtype=np.float32), low, high)
-            return table[frame]
+        if frame.dtype == np.uint8:  # Pillow counts and looks up in a third of numpy's time
+            picture = Image.fromarray(frame)
+            counts = np.array(picture.histogram())
+            low, high = _percentiles(counts, self.percentiles)
+            table = _grey(np.arange(256, dtype=np.float32), low, high)
+            return np.asarray(picture.point(table.tolist()))
+        if frame.dtype == np.uint16:
+            counts = np.bincount(frame.ravel())
+            low, high = _percentiles(counts, self.percentiles)
+            table = _grey(np.arange(len(counts), dtype=np.float32), low, high)
+            return table.take(frame)
         values = frame.astype(np.float32)
         low, high = np.percentile(values, self.percentiles)
         return _grey(values, low, high)
@@ -43,10 +51,10 @@ def _grey(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.ui
     return grey
 
 
-def _percentiles(frame: Array, percentiles: tuple[float, float]) -> NDArray[np.float32]:
-    """float32 (2,): np.percentile's, of whole numbers, by counting them in place of sorting."""
-    below = np.cumsum(np.bincount(frame.ravel()))
-    places = np.array(percentiles) / 100 * (frame.size - 1)
+def _percentiles(counts: Int64Array, percentiles: tuple[float, float]) -> NDArray[np.float32]:
+    """float32 (2,): np.percentile's of whole numbers, of which there are `counts`, none sorted."""
+    below = np.cumsum(counts)
+    places = np.array(percentiles) / 100 * (below[-1] - 1)
     before, after = np.floor(places), np.ceil(places)
     first, last = (np.searchsorted(below, place, side="right") for place in (before, after))
     found: NDArray[np.float32] = (first + (places - before) * (last - first)).astype(np.float32)

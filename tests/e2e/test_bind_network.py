@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,8 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "emg.yaml").write_text(yaml.safe_dump(RECIPE))
     (tmp_path / "my_towers.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
+    # Another test has a module of this name: none is left behind, and none of another is found.
+    monkeypatch.delitem(sys.modules, "my_towers", raising=False)
     return [
         "--modality", "emg", "--pairs", f"labels:{tmp_path / 'set'}", "--steps", "40",
         "--recipe", str(tmp_path / "emg.yaml"), "--out", str(tmp_path / "out"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with the files that the page shows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    # Another test has a module of this name: none of it is found here.
+    monkeypatch.delitem(sys.modules, "my_towers", raising=False)
     assert [name for name, _ in FILES] == [
         "mag.yaml", "touch.yaml", "emg.yaml", "mag_agent.yaml", "my_towers.py"
     ]  # fmt: skip
