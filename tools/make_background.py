@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,10 +22,11 @@ from agent.contracts import RuntimeOptions
 from agent.errors import AgentError, ConfigError
 from agent.types import Array, Embedding, StreamInfo, Window
 from encoders.files import read_file
+from encoders.manifest import read_entry
 from encoders.space import ModelSpace, open_space
 from tools.npz import write_npz
 
-__all__ = ["main"]
+__all__ = ["main", "ordinary", "write_bank"]
 
 SEED = 7
 GRAVITY = 9.81  # m/s^2
@@ -46,36 +47,52 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", required=True, type=Path, help="the .npz to write")
     args = parser.parse_args(argv)
     try:
-        rng = np.random.default_rng(SEED)
-        windows = [
-            *_photos(args.training, rng),
-            *_sounds(args.training, rng),
-            *_files(args.training / "depth_pairs/depth", "depth", 32, rng),
-            *_files(args.training / "thermal_pairs/lwir", "thermal", 64, rng),
-            *_watch(args.watch, rng),
-            *_motions(args.motions, rng),
-            *_made_pictures(rng),
-            *_made_sounds(rng),
-            *_made_depth(rng),
-            *_made_motion(rng),
-        ]
-        space = open_space(args.space, RuntimeOptions(precision="fp32"))
-        banks = _embed(space, windows)
-        versions = {name: space.versions[name] for name in banks}
-        write_npz(args.output, banks, msgspec.json.encode(versions).decode())
+        banks, entry = write_bank(
+            args.space, ordinary(args.training, args.watch, args.motions), args.output
+        )
     except AgentError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
     except OSError as exc:
         print(f"error: {exc.filename}: {exc.strerror}, expected training data", file=sys.stderr)
         return ConfigError.exit_code
-    content = args.output.read_bytes()
-    print(f"# {', '.join(f'{name} {len(bank)}' for name, bank in banks.items())}")
-    print(
-        f"background: {{path: {args.output.name}, bytes: {len(content)}, "
-        f"sha256: {hashlib.sha256(content).hexdigest()}}}"
-    )
+    print(f"# {', '.join(f'{name} {count}' for name, count in banks.items())}")
+    print(f"background: {{{', '.join(f'{key}: {value}' for key, value in entry.items())}}}")
     return 0
+
+
+def ordinary(training: Path, watch: Path, motions: Path) -> list[Window]:
+    """Ordinary input of every sense, the same each time. As the command's options of these names.
+
+    Raises ConfigError and OSError for data that are not there.
+    """
+    rng = np.random.default_rng(SEED)
+    return [
+        *_photos(training, rng),
+        *_sounds(training, rng),
+        *_files(training / "depth_pairs/depth", "depth", 32, rng),
+        *_files(training / "thermal_pairs/lwir", "thermal", 64, rng),
+        *_watch(watch, rng),
+        *_motions(motions, rng),
+        *_made_pictures(rng),
+        *_made_sounds(rng),
+        *_made_depth(rng),
+        *_made_motion(rng),
+    ]
+
+
+def write_bank(
+    space_name: str, windows: Sequence[Window], output: Path
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Write the vectors of `windows` by the space as it runs. How many of each sense, and the file
+    as space.yaml names it. Raises AgentError and OSError.
+    """
+    space = open_space(space_name, RuntimeOptions())
+    banks = _embed(space, windows)
+    versions = {name: space.versions[name] for name in banks}
+    write_npz(output, banks, msgspec.json.encode(versions).decode())
+    entry: dict[str, Any] = msgspec.to_builtins(read_entry(output))
+    return {name: len(bank) for name, bank in banks.items()}, entry
 
 
 def _embed(space: ModelSpace, windows: Sequence[Window]) -> dict[str, NDArray[np.float16]]:

