@@ -26,7 +26,7 @@ from encoders.manifest import read_entry
 from encoders.space import ModelSpace, open_space
 from tools.npz import write_npz
 
-__all__ = ["main", "ordinary", "write_bank"]
+__all__ = ["main", "ordinary", "synthetic", "write_bank"]
 
 SEED = 7
 GRAVITY = 9.81  # m/s^2
@@ -74,11 +74,13 @@ def ordinary(training: Path, watch: Path, motions: Path) -> list[Window]:
         *_files(training / "thermal_pairs/lwir", "thermal", 64, rng),
         *_watch(watch, rng),
         *_motions(motions, rng),
-        *_made_pictures(rng),
-        *_made_sounds(rng),
-        *_made_depth(rng),
-        *_made_motion(rng),
+        *synthetic(rng),
     ]
+
+
+def synthetic(rng: Rng) -> list[Window]:
+    """What no event is of, of every sense: flat colours, hiss, walls, a unit lying still."""
+    return [*_made_pictures(rng), *_made_sounds(rng), *_made_depth(rng), *_made_motion(rng)]
 
 
 def write_bank(
