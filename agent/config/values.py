@@ -1,0 +1,16 @@
+"""Values that many fields of a config have, with their ranges: a wrong one is refused as read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from agent.types import NAME_PATTERN
+
+__all__ = ["Name", "NotNegative", "Positive", "Unit"]
+
+Name = Annotated[str, msgspec.Meta(pattern=f"^{NAME_PATTERN}$")]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
