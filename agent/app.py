@@ -98,7 +98,7 @@ class Agent:
                 self.core.check_streams("drivers", [info.topic or info.name for info in infos])
             if file.record.path is not None:
                 self._outlet.begin_recording(file.record.path)
-        except BaseException:
+        except BaseException:  # a stop too: no device may stay open
             self.close()
             raise
 

@@ -1,8 +1,9 @@
-"""Files that are whole or not there."""
+"""Files and folders that are whole or not there."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import BinaryIO
 
 from agent.errors import ConfigError
 
-__all__ = ["open_atomic"]
+__all__ = ["open_atomic", "whole_folder"]
 
 
 @contextmanager
@@ -31,11 +32,31 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes it private; this is an output
         Path(temporary).replace(path)
-    except BaseException as exc:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(exc, OSError) and exc.filename is None:  # a write; an open names its file
+    except OSError as exc:
+        if exc.filename is None:  # a write; an open names its file
             raise _cannot(path, exc) from exc
         raise
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give PATH.partial, which the block makes and fills, and rename it at the end; on an error
+    nothing is left behind. What a killed run left of it is taken away first.
+
+    Raises ConfigError naming `path` where the folder cannot have that name.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        try:
+            partial.rename(path)
+        except OSError as exc:
+            raise _cannot(path, exc) from exc
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _cannot(path: Path, exc: OSError) -> ConfigError:

@@ -125,7 +125,7 @@ class LogDriver:
         log = open_log(self._config.path)
         try:
             streams = self._find_streams(log)
-        except BaseException:
+        except BaseException:  # a stop too: the log may not stay open
             log.close()
             raise
         self._streams = tuple(stream.info for stream in streams)

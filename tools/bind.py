@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run as a file: the repository's root is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from agent.atomic import whole_folder
 from agent.cli import run_command
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, EncoderError
@@ -123,19 +123,13 @@ def _main(argv: Sequence[str] | None) -> int:
     report = write_report(work, title, facts, judgement, fitted.history, {})
     if not judgement.beats_chance:
         raise EncoderError(_refusal(judgement, work))
-    partial = args.out.with_name(args.out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with whole_folder(args.out) as partial:
         name = args.name or f"{space.name}_{args.modality}"
         copy_base(base, partial, args.modality, check_name(name, "--name"), args.licence,
                   embed(made.tower, made.train.views))  # fmt: skip
         files = _export(partial, args.modality, made.graph, recipe, train, collector, args.threads)
         report = write_report(partial, title, facts, judgement, fitted.history, files)
         (partial / "README.md").write_text(_card(args, argv, facts, sources), encoding="utf-8")
-        partial.rename(args.out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     print(report)
     print(f"{args.out}: written; in a config: space: {{path: {args.out.absolute()}}}")
     return 0

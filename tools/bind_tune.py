@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from agent.atomic import whole_folder
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, EncoderError
 from agent.extras import needs_extra
@@ -134,9 +134,7 @@ def tune(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
     write_report(work, title, facts, after, fitted.history, {})
     _refuse(before, after, gains, work)
 
-    partial = args.out.with_name(args.out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with whole_folder(args.out) as partial:
         bank = embed(tower, learned[0].views)
         copy_base(base, partial, sense, name, space.licence, bank)
         made = write_tuned(partial, base, recipe, exported, checkpoint, sense, tower, test)
@@ -158,10 +156,6 @@ def tune(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
         report = write_report(partial, title, facts, after, fitted.history, files)
         card = _card(args, argv, facts, [source.path.name for source in sources], space.licence)
         (partial / "README.md").write_text(card, encoding="utf-8")
-        partial.rename(args.out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     print(report)
     print(f"{args.out}: written; its licence is the checkpoint's, {space.licence}")
     return 0

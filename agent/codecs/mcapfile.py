@@ -72,7 +72,7 @@ class McapFile:
             self._size = self._file.seek(0, io.SEEK_END)
             self._file.seek(0)
             self._open()
-        except BaseException:
+        except BaseException:  # a reader's own errors too: the file may not stay open
             self._file.close()
             raise
 

@@ -97,7 +97,7 @@ class IsolatedDriver:
             if not isinstance(message, Connected):
                 raise DeviceNotFound(f"{self._label}: has not connected in {CONNECT_S:g} s")
             self._ring = RingReader(child.take_fd(), message.streams)
-        except BaseException:
+        except BaseException:  # a stop too: no child may outlive what asked for it
             self._kill()
             raise
         self._streams = tuple(message.streams)

@@ -72,7 +72,7 @@ class Sockets:
                 self._poller.register(self._auth.zap_socket, zmq.POLLIN)
             for name, address in bound_addresses(config).items():
                 self._bind(name, address, keys)
-        except BaseException:
+        except BaseException:  # a stop too: no address may stay taken
             self.close()
             raise
 

@@ -49,7 +49,7 @@ class McapLog:
         self._files: list[McapFile] = []
         try:
             self._files.extend(McapFile(path) for path in paths)
-        except BaseException:
+        except BaseException:  # a stop too: no file may stay open
             self.close()
             raise
         self.metadata: dict[str, dict[str, str]] = {}
