@@ -13,7 +13,7 @@ from agent.clock import to_s
 from agent.publish.client import Message
 from agent.wire import EmbeddingMessage, Event, Health, ScoreMessage, SensorStatus, StreamHealth
 
-__all__ = ["WatchView"]
+__all__ = ["WatchView", "bar", "listing", "or_note", "time_ns"]
 
 _STATE_STYLE = {"online": "green", "degraded": "yellow", "offline": "bold red", "ended": "dim"}
 _BAR_CELLS = 20
@@ -60,7 +60,7 @@ class WatchView:
     def feed(self, message: Message) -> bool:
         """Take in one message; False where it says nothing new (a retained copy)."""
         if self.origin_ns is None:
-            self.origin_ns = _time_ns(message)
+            self.origin_ns = time_ns(message)
         if message.boot_id != self._boot_id:
             self._begin(message.boot_id)
         if isinstance(message, Event):
@@ -105,7 +105,7 @@ class WatchView:
         return Group(*(piece for part in parts for piece in (part, "")))
 
     def _sensors(self) -> Table:
-        table = _table("Sensors", "name", "sense", "state", ">rate", ">lost", ">age")
+        table = listing("Sensors", "name", "sense", "state", ">rate", ">lost", ">age")
         for name in sorted({*self._status, *self._streams}):
             status, stream = self._status.get(name), self._streams.get(name)
             # The status comes at once, health up to a second later.
@@ -119,22 +119,23 @@ class WatchView:
                 rate, lost = f"{stream.rate_hz:.0f} Hz", f"{stream.lost}"
                 age = "" if stream.age_ms is None else f"{stream.age_ms:.0f} ms"
             table.add_row(Text(name), unit.modality, state, rate, lost, age)
-        return _or_note(table, "none heard of yet")
+        return or_note(table, "none heard of yet")
 
     def _queries_table(self) -> Table:
-        table = _table("Queries", "looking for", "score, | is where it fires", "now", ">events")
+        table = listing("Queries", "looking for", "score, | is where it fires", "now", ">events")
         for query in self._queries.values():
             firing = query.open_since_ns is not None
-            score = _bar(query) if query.has_live_score or firing else Text("-", "dim")
+            shown = query.has_live_score or firing
+            score = bar(query.value, query.threshold, firing) if shown else Text("-", "dim")
             now = Text("quiet", "dim")
             if query.open_since_ns is not None:
                 since_s = self.elapsed_s(query.open_since_ns)
                 now = Text(f"FIRING since {since_s:.1f}s", "bold green")
             table.add_row(Text(query.label), score, now, str(query.events))
-        return _or_note(table, "each shows with its first event (or live score: bus.score_hz)")
+        return or_note(table, "each shows with its first event (or live score: bus.score_hz)")
 
     def _events_table(self) -> Table:
-        table = _table("Recent events", ">at", "what", "", "seen by", ">score", ">lasted")
+        table = listing("Recent events", ">at", "what", "", "seen by", ">score", ">lasted")
         for event in (self._events[event_id] for event_id in reversed(self._recent)):
             state = Text("ended", "dim") if event.phase == "end" else Text("open", "bold green")
             table.add_row(
@@ -145,7 +146,7 @@ class WatchView:
                 f"{event.score.value:.2f}",
                 f"{to_s(event.end_time.ns - event.start_time.ns):.1f}s",
             )
-        return _or_note(table, "nothing has happened yet")
+        return or_note(table, "nothing has happened yet")
 
     def _health_line(self) -> Text:
         health = self._health
@@ -168,7 +169,7 @@ class WatchView:
         return Text.assemble(("Agent   ", "bold"), "   ".join(parts))
 
 
-def _time_ns(message: Message) -> int:
+def time_ns(message: Message) -> int:
     """When it happened, on the agent's clock."""
     if isinstance(message, Event):
         return message.end_time.ns if message.phase == "end" else message.start_time.ns
@@ -177,21 +178,21 @@ def _time_ns(message: Message) -> int:
     return (message.window.end if isinstance(message, EmbeddingMessage) else message.time).ns
 
 
-def _bar(query: _Query) -> Text:
-    """The score as filled cells, with a mark at the threshold."""
-    filled = round(query.value * _BAR_CELLS)
-    mark = min(round(query.threshold * _BAR_CELLS), _BAR_CELLS - 1)
-    colour = "cyan" if query.open_since_ns is None else "green"
-    bar = Text()
+def bar(value: float, threshold: float, firing: bool) -> Text:
+    """A score of 0..1 as filled cells, with a mark at the threshold."""
+    filled = round(value * _BAR_CELLS)
+    mark = min(round(threshold * _BAR_CELLS), _BAR_CELLS - 1)
+    colour = "green" if firing else "cyan"
+    text = Text()
     for cell in range(_BAR_CELLS):
         if cell == mark:
-            bar.append("|", "bold")
+            text.append("|", "bold")
         else:
-            bar.append("█" if cell < filled else "░", colour if cell < filled else "dim")
-    return bar.append(f" {query.value:.2f}")
+            text.append("█" if cell < filled else "░", colour if cell < filled else "dim")
+    return text.append(f" {value:.2f}")
 
 
-def _table(title: str, *columns: str) -> Table:
+def listing(title: str, *columns: str) -> Table:
     """A plain table; a column whose name begins with ">" is aligned to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.padding = (0, 3, 0, 0)
@@ -201,9 +202,10 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _or_note(table: Table, note: str) -> Table:
+def or_note(table: Table, note: str) -> Table:
+    """`table`, or its title with `note` where it has no rows."""
     if not table.row_count:
-        table = _table(str(table.title), "")
+        table = listing(str(table.title), "")
         table.show_header = False
         table.add_row(Text(note, "dim"))
     return table
