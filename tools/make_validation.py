@@ -28,6 +28,7 @@ from agent.cli import run_command
 from agent.clock import to_s
 from agent.types import Window
 from encoders.bind import sources, sources_motion
+from encoders.bind.sources_tiles import Tiles, read_tiles
 from encoders.bind.splits import held_out
 from encoders.files import IMU_COLUMNS
 from tools.query_folder import QueryFolder
@@ -88,7 +89,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     out = QueryFolder(args.out)
     photos = [record for record in sources.photos(args.training, KIND_PHOTOS) if record.held_out]
-    tiles = {name: sources.tiles(args.training, name) for name in KIND_TILES}
+    tiles = {name: read_tiles(args.training, name) for name in KIND_TILES}
     _add_photos(out, photos)
     _add_tiles(out, tiles)
     sounds = _add_sounds(out, args.training)
@@ -139,7 +140,7 @@ def _add_photos(out: QueryFolder, photos: Iterable[sources.Record]) -> None:
         out.ask("text_to_image", files, text=PHOTO_TEXT.format(label), pool="photos")
 
 
-def _add_tiles(out: QueryFolder, collections: Mapping[str, sources.Tiles]) -> None:
+def _add_tiles(out: QueryFolder, collections: Mapping[str, Tiles]) -> None:
     """Text to all tiles, and each tile to the texts of its own collection's classes."""
     pool = "tiles/images"
     by_text: dict[str, list[str]] = {}
@@ -154,7 +155,7 @@ def _add_tiles(out: QueryFolder, collections: Mapping[str, sources.Tiles]) -> No
         out.ask("text_to_image_seen", files, text=text, pool=pool)
 
 
-def _kept(tiles: sources.Tiles, number: int) -> list[int]:
+def _kept(tiles: Tiles, number: int) -> list[int]:
     """The numbers of a class's tiles that are for validation."""
     own = np.flatnonzero(tiles.classes == number)
     return [int(i) for i in own if held_out(tiles.recordings[i])]
@@ -179,7 +180,7 @@ def _add_sounds(out: QueryFolder, training: Path) -> dict[str, list[str]]:
 def _add_shown(
     out: QueryFolder,
     photos: Iterable[sources.Record],
-    tiles: Mapping[str, sources.Tiles],
+    tiles: Mapping[str, Tiles],
     sounds: Iterable[str],
 ) -> dict[str, list[str]]:
     """Pictures of what is heard, by its label."""

@@ -13,7 +13,8 @@ from PIL import Image
 
 from agent.clock import NS_PER_S
 from agent.types import Sample, StreamInfo
-from encoders.bind.sources import depth_pairs, thermal_pairs, tiles
+from encoders.bind.sources import depth_pairs, thermal_pairs
+from encoders.bind.sources_tiles import read_tiles
 from encoders.bind.splits import held_out
 from tools.planting import Deck, Plant, Planted, Rng
 
@@ -128,7 +129,7 @@ def _hold(frame: NDArray[np.float32], plant: Plant, place: tuple[int, int]) -> N
 
 
 def _tiles(training: Path, name: str, labels: Sequence[str] | None) -> list[Planted]:
-    own = tiles(training, name)
+    own = read_tiles(training, name)
     wanted = set(own.labels if labels is None else labels)
     return [
         Planted(own.labels[number], recording, pixels, SHOWN_S)

@@ -16,6 +16,7 @@ from PIL import Image
 from agent.errors import BadData, ConfigError
 from encoders.bind import sources, sources_motion
 from encoders.bind.recipe import RECIPES
+from encoders.bind.sources_tiles import read_tiles
 from encoders.bind.splits import held_out
 
 HEADER = "path\tkind\tlabel\tseconds_or_count\tsource_and_licence\tbytes\tsha256_16\n"
@@ -75,7 +76,7 @@ def test_a_label_that_is_not_there_is_refused(
 
 
 def test_tiles_are_cut_row_by_row(small: Path) -> None:
-    cut = sources.tiles(small, "cifar10")
+    cut = read_tiles(small, "cifar10")
     assert cut.pixels.shape == (6, 32, 32, 3)
     assert cut.pixels[:, 0, 0, 0].tolist() == list(range(6))
     assert cut.pixels.std(axis=(1, 2, 3)).max() == 0  # no tile has pixels of its neighbour
@@ -86,7 +87,7 @@ def test_tiles_are_cut_row_by_row(small: Path) -> None:
 def test_a_mosaic_of_another_size_is_refused(small: Path) -> None:
     Image.new("RGB", (64, 64)).save(small / "cifar10/car.png")
     with pytest.raises(ConfigError, match="2 x 2 tiles, expected 6"):
-        sources.tiles(small, "cifar10")
+        read_tiles(small, "cifar10")
 
 
 def test_a_collection_that_is_not_listed_is_refused(small: Path) -> None:
@@ -177,7 +178,7 @@ def test_thermal_and_depth_have_their_photographs(training: Path) -> None:
 
 
 def test_tiles_of_real_mosaics_are_whole(training: Path) -> None:
-    cut = sources.tiles(training, "cifar100")
+    cut = read_tiles(training, "cifar100")
     assert cut.pixels.shape == (50_000, 32, 32, 3)
     assert len(cut.labels) == 100
     kept = np.setdiff1d(np.arange(50_000), cut.training())

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.bind import sources, sources_motion
+from encoders.bind import sources_motion
+from encoders.bind.sources_tiles import read_tiles
 from encoders.bind.splits import held_out, recording_id
 from encoders.files import IMU_COLUMNS, read_file
 from tools import evaluate
@@ -45,7 +46,7 @@ def test_nothing_of_it_may_be_trained_on(made: Path, shared_data: Path) -> None:
 
 
 def test_every_tile_is_one_that_is_kept(made: Path, shared_data: Path) -> None:
-    tiles = sources.tiles(shared_data / "training", "cifar100")
+    tiles = read_tiles(shared_data / "training", "cifar100")
     numbers = {name.replace("/", "_"): i for i, name in enumerate(tiles.recordings)}
     trained_on = set(tiles.training().tolist())
     found = sorted((made / "tiles/images").glob("cifar100_*.png"))

@@ -26,6 +26,7 @@ from encoders.bind.onnx_graph import free_rows, traced
 from encoders.bind.pictures import PictureRecipe, picture_objective
 from encoders.bind.recall import embed
 from encoders.bind.recipe import RECIPES, made, read_recipe
+from encoders.bind.sources_tiles import Tiles, read_tiles
 from encoders.bind.towers import count
 from encoders.files import read_file
 from encoders.preprocess.base import Float32Array, Preprocess
@@ -48,7 +49,7 @@ def make_image(making: Making) -> Made:
     """Judged on held-out tiles, and on some photographs by what it begins from alone."""
     recipe = read_recipe(RECIPES / "image.yaml", PictureRecipe)
     preprocess = made(recipe.preprocess)
-    mosaics = [sources.tiles(making.data, name) for name in recipe.tiles]
+    mosaics = [read_tiles(making.data, name) for name in recipe.tiles]
     labels = list(dict.fromkeys(label for mosaic in mosaics for label in mosaic.labels))
     names = _names(making, recipe, labels)
     unit = names / np.linalg.norm(names, axis=1, keepdims=True)
@@ -164,7 +165,7 @@ def _with_squares(
     return made
 
 
-def _chosen(mosaic: sources.Tiles, count: int, rng: np.random.Generator) -> Int64Array:
+def _chosen(mosaic: Tiles, count: int, rng: np.random.Generator) -> Int64Array:
     """Numbers of `count` tiles of each class that may be trained on."""
     free = rng.permutation(mosaic.training())
     own = [free[mosaic.classes[free] == number][:count] for number in range(len(mosaic.labels))]
@@ -172,7 +173,7 @@ def _chosen(mosaic: sources.Tiles, count: int, rng: np.random.Generator) -> Int6
 
 
 def _windows(
-    mosaic: sources.Tiles, numbers: Int64Array, rng: np.random.Generator | None = None
+    mosaic: Tiles, numbers: Int64Array, rng: np.random.Generator | None = None
 ) -> list[Window]:
     """Tiles as pictures. rng: half of them are mirrored."""
     info = StreamInfo("tile", "image", "uint8", mosaic.pixels.shape[1:], None, "rgb8")
