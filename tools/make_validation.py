@@ -7,7 +7,8 @@ Which recordings is the rule of encoders/bind/splits.py. Motion comes from the u
 aeon and seglearn, where they are given; without either its tasks are left out. Photographs of
 text_to_image are of classes that no photograph of training shows; tiles are of classes that others
 show. Pictures of two things are two pictures side by side. What infrared and depth frames show is
-named in validation_crops.py; a room that no tower of depth was trained in comes from --rooms.
+named in validation_crops.csv; a room that no tower of depth was trained in comes from --rooms,
+its tasks are those that end in _unseen.
 """
 
 from __future__ import annotations
@@ -100,10 +101,13 @@ def _main(argv: Sequence[str] | None) -> int:
         ("thermal", sources.thermal_pairs(args.training)),
         ("depth", sources.depth_pairs(args.training)),
     ):
-        _add_aligned(out, sense, f"{sense}_to_rgb", [pair for pair in pairs if pair.held_out])
-        add_crops(out, sense, pairs)
+        kept = [pair for pair in pairs if pair.held_out]
+        _add_aligned(out, sense, f"{sense}_to_rgb", kept)
+        add_crops(out, sense, kept)
     if args.rooms:
-        _add_aligned(out, "depth", "depth_to_rgb_unseen", sources.slambook_pairs(args.rooms))
+        pairs = sources.slambook_pairs(args.rooms)
+        _add_aligned(out, "depth", "depth_to_rgb_unseen", pairs)
+        add_crops(out, "depth", pairs, "_unseen")
     motions = sources_motion.basic_motions(args.aeon) if args.aeon else []
     motions += sources_motion.watch(args.seglearn) if args.seglearn else []
     if motions:

@@ -25,7 +25,10 @@ SENSES = ("image", "audio", "depth", "thermal", "imu")
 @pytest.fixture(scope="module")
 def made(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("made") / "validation"
-    assert main(["--training", str(shared_data / "training"), "--out", str(out)]) == 0
+    rooms = shared_data / "recordings/slambook_rgbd/ch5/rgbd"
+    training = shared_data / "training"
+    arguments = ["--training", str(training), "--rooms", str(rooms), "--out", str(out)]
+    assert main(arguments) == 0
     return out
 
 
@@ -78,12 +81,16 @@ def test_tasks(made: Path) -> None:
         "depth_to_rgb",
         "text_to_depth",
         "depth_to_text",
+        "depth_to_rgb_unseen",
+        "text_to_depth_unseen",
+        "depth_to_text_unseen",
     ]
     for task, query in by_task.items():
         asked, _, searched = task.partition("_to_")
         senses = [part.modality for part in query.parts]
         assert sorted(senses) == sorted(asked.split("+"))
-        expected = "image" if searched == "rgb" else searched.partition("_")[0]
+        found = searched.partition("_")[0]
+        expected = "image" if found == "rgb" else found
         assert {item.modality for item in query.candidates} == {expected}
         # A guess must not do well, nor what is asked with be among what is searched.
         assert len(query.relevant) < len(query.candidates) / 2
