@@ -35,8 +35,8 @@ from agent.errors import ConfigError, EncoderError
 from agent.extras import needs_extra
 from agent.types import check_name
 from encoders.bind.binding import BindRecipe, base_folder, copy_base, read_recipe
+from encoders.bind.judging import check_enough
 from encoders.bind.pairs import Collector, Source, parse_source
-from encoders.bind.report import check_enough
 from encoders.manifest import read_manifest
 from encoders.space import open_space
 from tools.bind_parts import MINUTES, TEXT, fit_told, gather, latency_ms
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
     from encoders.bind.examples import Examples
     from encoders.bind.export import Graph
-    from encoders.bind.report import FileFigures, Judgement
+    from encoders.bind.judging import Judgement
+    from encoders.bind.report import FileFigures
 
 __all__ = ["main"]
 
@@ -87,8 +88,9 @@ def _main(argv: Sequence[str] | None) -> int:
     with needs_extra("bind"):
         import torch
 
+        from encoders.bind.judging import judge
         from encoders.bind.recall import embed
-        from encoders.bind.report import judge, write_report
+        from encoders.bind.report import write_report
         from tools.bind_network import network
 
     torch.set_num_threads(args.threads)

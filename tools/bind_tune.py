@@ -19,15 +19,16 @@ from agent.errors import ConfigError, EncoderError
 from agent.extras import needs_extra
 from agent.types import check_name
 from encoders.bind.binding import BindRecipe, base_folder, copy_base, read_recipe
+from encoders.bind.judging import check_enough, judge
 from encoders.bind.pairs import Collector, parse_source
-from encoders.bind.report import FileFigures, check_enough, judge, write_report
+from encoders.bind.report import FileFigures, write_report
 from encoders.imagebind import folder as exports
 from encoders.manifest import read_entry, read_manifest
 from encoders.space import open_space
 from tools.bind_parts import MINUTES, TEXT, fit_told, gather, latency_ms
 
 if TYPE_CHECKING:
-    from encoders.bind.report import Judgement
+    from encoders.bind.judging import Judgement
     from encoders.bind.scoring import Estimate
     from encoders.imagebind.checkpoint import Checkpoint
 

@@ -10,7 +10,8 @@ import pytest
 
 from agent.errors import ConfigError
 from encoders.bind.examples import Examples
-from encoders.bind.report import FileFigures, judge, retrieval, write_report
+from encoders.bind.judging import judge, retrieval
+from encoders.bind.report import FileFigures, write_report
 from encoders.bind.scoring import Estimate
 from encoders.bind.train import Evaluation
 
