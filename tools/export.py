@@ -152,7 +152,8 @@ def _listed(given: Sequence[str], offered: Iterable[str], option: str) -> list[s
 
 
 def _source(args: argparse.Namespace, bars: Progress) -> tuple[Checkpoint, Source]:
-    from encoders.imagebind.checkpoint import open_checkpoint, random_checkpoint
+    from encoders.imagebind.checkpoint import open_checkpoint
+    from encoders.imagebind.random_weights import random_checkpoint
 
     seed = sha256 = None
     if args.random:

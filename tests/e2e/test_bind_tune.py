@@ -19,9 +19,9 @@ import onnx
 from safetensors.torch import save_file
 
 from agent.contracts import RuntimeOptions
-from encoders.imagebind.checkpoint import random_checkpoint
 from encoders.imagebind.dims import TINY
 from encoders.imagebind.export import FLOORS
+from encoders.imagebind.random_weights import random_checkpoint
 from encoders.manifest import MANIFEST_NAME
 from encoders.space import open_space
 from tools.bind import main

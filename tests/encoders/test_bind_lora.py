@@ -21,10 +21,11 @@ from encoders.bind.lora import TUNABLE, HeadTower, LoraTower, TunedTower, merged
 from encoders.bind.recall import embed
 from encoders.bind.schedule import TrainConfig
 from encoders.bind.train import CHECKPOINT_NAME, fit
-from encoders.imagebind.checkpoint import Checkpoint, random_checkpoint
+from encoders.imagebind.checkpoint import Checkpoint
 from encoders.imagebind.dims import GEOMETRY, TINY
 from encoders.imagebind.entries import SENSES
 from encoders.imagebind.model import ImageBind, load
+from encoders.imagebind.random_weights import random_checkpoint
 
 CPU = torch.device("cpu")
 CHECKPOINT = random_checkpoint(TINY, 1, TUNABLE)

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from agent.errors import AgentError, ConfigError, ModelMismatch, ModelMissing
 from encoders.imagebind import checkpoint as module
-from encoders.imagebind.checkpoint import Checkpoint, open_checkpoint, random_checkpoint
+from encoders.imagebind.checkpoint import Checkpoint, open_checkpoint
 from encoders.imagebind.dims import HUGE, TINY, TOWERS, Dims, TowerDims, expected_shapes
+from encoders.imagebind.random_weights import random_checkpoint
 
 SMALL = ("depth", "imu")  # quickly written
 SUFFIXES = (".pth", ".safetensors")

@@ -25,10 +25,11 @@ import onnx
 from agent.contracts import RuntimeOptions
 from agent.errors import EncoderError
 from encoders.imagebind import export
-from encoders.imagebind.checkpoint import Checkpoint, open_checkpoint, random_checkpoint
+from encoders.imagebind.checkpoint import Checkpoint, open_checkpoint
 from encoders.imagebind.dims import GEOMETRY, HUGE, TINY, TOWERS
 from encoders.imagebind.entries import SENSES
 from encoders.imagebind.export import FLOORS, Tower, export_tower, needed_bytes
+from encoders.imagebind.random_weights import random_checkpoint
 from encoders.providers import make_session
 from tests.conftest import CHECKOUT
 from tests.encoders.imagebind_golden import Golden

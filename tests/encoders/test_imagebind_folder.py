@@ -147,8 +147,8 @@ def test_checkpoint_in_place_of_random_weights(
 
     from safetensors.torch import save_file
 
-    from encoders.imagebind.checkpoint import random_checkpoint
     from encoders.imagebind.dims import TINY
+    from encoders.imagebind.random_weights import random_checkpoint
 
     source = tmp_path / "sensors.safetensors"
     save_file(random_checkpoint(TINY, 5).tensors("imu"), source)

@@ -24,9 +24,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from agent.errors import ConfigError, EncodeFailed
-from encoders.imagebind.checkpoint import open_checkpoint, random_checkpoint
+from encoders.imagebind.checkpoint import open_checkpoint
 from encoders.imagebind.dims import GEOMETRY, HUGE, TINY, TOWERS, expected_shapes, is_buffer
 from encoders.imagebind.model import ImageBind, load
+from encoders.imagebind.random_weights import random_checkpoint
 from tests.encoders.imagebind_golden import Golden
 
 ABSOLUTE = 2e-5  # of outputs that are up to 20 long

@@ -64,7 +64,8 @@ def _plain(spec: Mapping[str, Any], inputs: Mapping[str, Array]) -> Cases:
 
 
 def _weights(spec: Mapping[str, Any]) -> tuple[Any, Dims]:
-    from encoders.imagebind.checkpoint import open_checkpoint, random_checkpoint
+    from encoders.imagebind.checkpoint import open_checkpoint
+    from encoders.imagebind.random_weights import random_checkpoint
 
     source = spec["source"]
     if source["checkpoint"]:
