@@ -13,12 +13,13 @@ from tools.planted_motion import HZ, IMU, motion
 from tools.planting import Plant, Planted
 
 SECONDS = 70.0
+GRAVITY = 9.80665  # m/s^2
 
 
 def swing(seconds: float) -> Planted:
     t_s = np.arange(round(seconds * HZ)) / HZ
     waves = np.sin(2 * np.pi * 1.4 * t_s)[:, np.newaxis] * [6.0, 9.0, 4.0, 2.0, 1.0, 2.0]
-    waves[:, 2] += planted_motion.GRAVITY
+    waves[:, 2] += GRAVITY
     return Planted("moving", "made", waves.astype(np.float32), len(t_s) / HZ)
 
 
@@ -47,7 +48,7 @@ def test_what_is_planted_is_where_and_as_clear_as_its_plant_says(
 def test_what_lies_or_is_carried_feels_gravity() -> None:
     still = motion([], 600.0, np.random.default_rng(0))
     size = np.linalg.norm(still[:, :3], axis=1)
-    assert np.median(size) == pytest.approx(planted_motion.GRAVITY, abs=0.1)
+    assert np.median(size) == pytest.approx(GRAVITY, abs=0.1)
     assert np.isfinite(still).all()
 
 
