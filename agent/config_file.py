@@ -273,7 +273,8 @@ def _locate(node: Any, place: Place, source: _Source) -> None:
 
 
 def _dotted(place: Place) -> str:
-    return "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in place).lstrip(".")
+    names = (s if isinstance(s, int) or s.isprintable() else repr(s) for s in place)
+    return "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in names).lstrip(".")
 
 
 def _schema_hook(kind: type) -> dict[str, Any]:

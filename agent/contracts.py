@@ -12,7 +12,18 @@ from typing import Any, Protocol
 
 from agent.types import Array, Embedding, Sample, StreamInfo, Window, WindowSpec
 
-__all__ = ["Device", "Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder"]
+__all__ = [
+    "MAX_FILE_BYTES",
+    "Device",
+    "Driver",
+    "Encoder",
+    "RuntimeOptions",
+    "Space",
+    "TextEncoder",
+]
+
+# Of what Space.embed_file takes, which holds all of it in memory; a log is cut instead.
+MAX_FILE_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from agent.teaching import TeachConfig, teach_query
 from agent.types import Settings
 from agent.wire import Reply, Request, RequestError
 
-__all__ = ["CHANGING", "OPS", "Operations"]
+__all__ = ["CHANGING", "MAX_MESSAGE", "OPS", "Operations"]
 
 OPS = (
     "status",
@@ -34,6 +34,7 @@ OPS = (
 )
 # Written to the log, so that a replay does them again at the same time.
 CHANGING = ("query.put", "query.remove", "query.enable")
+MAX_MESSAGE = 1000  # characters of why a request is refused
 
 
 class _RecordStart(Settings, frozen=True, kw_only=True):
@@ -63,8 +64,10 @@ class Operations:
                 self._on_change(request)
             return Reply(id=request.id, ok=True, result=result)
         except AgentError as exc:
-            code = type(exc).__name__
-            return Reply(id=request.id, ok=False, error=RequestError(code=code, message=str(exc)))
+            code, message = type(exc).__name__, " ".join(str(exc).split())
+            if len(message) > MAX_MESSAGE:  # it may repeat what was asked
+                message = f"{message[: MAX_MESSAGE - 3]}..."
+            return Reply(id=request.id, ok=False, error=RequestError(code=code, message=message))
 
     def _do(self, op: str, args: dict[str, Any], request_id: str) -> Any:
         queries = self._core.queries

@@ -29,7 +29,7 @@ def explain(
     also: fields beside those of `kind` that may stand at the top of `raw`.
     """
     place, value, text = _blame(str(error), raw, decode)
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL)
     if unknown:
         fields = sorted({*_fields_at(kind, place), *(() if place else also)})
         close = difflib.get_close_matches(unknown[1], fields, n=1)

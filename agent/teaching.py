@@ -5,21 +5,22 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from agent.config import GateConfig, QueryConfig, Taught
+from agent.config.values import Name, NotNegative, Positive
 from agent.contracts import Space
 from agent.core import Core
 from agent.errors import ConfigError, EncodeFailed
-from agent.match.teaching import Lesson, Method, mean_vector, teach
-from agent.types import NAME_PATTERN, Array, Embedding, Settings
+from agent.match.teaching import MAX_EXAMPLES, Lesson, Method, mean_vector, teach
+from agent.types import Array, Embedding, Settings
 
 __all__ = ["Mark", "TeachConfig", "embed_example", "sense_of", "taught_query", "teach_query"]
 
-Name = Annotated[str, msgspec.Meta(pattern=f"^{NAME_PATTERN}$")]
+MAX_NEGATIVES = 64  # of one request: the agent is deaf while it reads them
 
 # What cannot be anything else; a picture may be of light, heat or distance.
 _SENSES = {".wav": "audio", ".flac": "audio", ".ogg": "audio", ".csv": "imu"}
@@ -30,8 +31,8 @@ class Mark(Settings, frozen=True, kw_only=True):
     """The windows of a live stream wholly inside the `seconds` that ended `ago_s` ago."""
 
     stream: str
-    seconds: Annotated[float, msgspec.Meta(gt=0)]
-    ago_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    seconds: Positive
+    ago_s: NotNegative = 0.0
 
 
 class TeachConfig(Settings, frozen=True, kw_only=True):
@@ -111,6 +112,12 @@ def taught_query(
 
 def teach_query(core: Core, config: TeachConfig) -> tuple[QueryConfig, dict[str, Any]]:
     """What query.teach answers beside id and rev, and the query, which is not yet put."""
+    for field, given, least, most in (
+        ("examples", config.examples, 1, MAX_EXAMPLES),
+        ("negatives", config.negatives, 0, MAX_NEGATIVES),
+    ):
+        if not least <= len(given) <= most:
+            raise ConfigError(f"{field}: got {len(given)}, expected {least} to {most}")
     match = core.config.file.match
     examples = [_vector(core, each, config.modality) for each in config.examples]
     negatives = [_vector(core, each, config.modality) for each in config.negatives]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.clock import NS_PER_S
+from agent.contracts import MAX_FILE_BYTES
 from agent.errors import BadData, ConfigError
 from agent.types import Array, Int64Array, StreamInfo, Window, slug
 from encoders.signal_files import read_signal
@@ -46,13 +47,16 @@ def read_file(path: str, modality: str) -> Window:
     tell their units, as x-io's "Accelerometer X (g)" and "Gyroscope X (deg/s)". Any other sense:
     as signal_files.read_signal.
 
-    Raises ConfigError for a file that is missing, empty or not of that kind.
+    Raises ConfigError for a file that is missing, empty, over MAX_FILE_BYTES or not of that kind.
     """
     reader = _READERS.get(modality)
     file = Path(path)
     try:
-        if not file.stat().st_size:
+        size = file.stat().st_size  # of a pipe or a device, which may have no end, 0
+        if not size:
             raise ConfigError(f"{path}: empty file, expected {modality}")
+        if size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: {size} bytes, expected at most {MAX_FILE_BYTES}")
         return read_signal(path, modality) if reader is None else reader(file)
     except OSError as exc:
         raise ConfigError(

@@ -178,7 +178,8 @@ def _cut(space: Space, args: argparse.Namespace, span: str) -> Embedding:
         raise ConfigError(
             f"--at, --negative-at: got {span!r}, expected FROM-TO in seconds, such as 12.5-14.0"
         )
-    cut = LogCut(file=args.log, stream=args.stream, from_s=float(found[1]), to_s=float(found[2]))
+    part = {"from_s": float(found[1]), "to_s": float(found[2])}
+    cut = convert_section({"file": str(args.log), "stream": args.stream, **part}, LogCut, "--at")
     try:
         return embed_cut(space, cut)
     except ConfigError as exc:

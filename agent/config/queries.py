@@ -14,6 +14,10 @@ from agent.types import Settings, slug
 __all__ = ["AskedConfig", "GateConfig", "LogCut", "PartConfig", "QueryConfig", "Taught"]
 
 LEAST_WEIGHT = 1e-3
+# A query is embedded at once, and the agent is deaf meanwhile.
+MAX_PARTS = 64
+MAX_TEXTS = 2000
+MAX_CUT_S = 600.0
 
 _SENSES = ("audio", "image", "depth", "thermal", "imu")
 _ASKED = ("text", *_SENSES, "file", "log", "vector", "taught")
@@ -65,7 +69,9 @@ class Taught(Settings, frozen=True, kw_only=True):
 
 
 class LogCut(Settings, frozen=True, kw_only=True):
-    """All that a stream of a recording has from `from_s` to `to_s`, seconds into it."""
+    """All that a stream of a recording has from `from_s` to `to_s`, seconds into it; at most
+    MAX_CUT_S of it.
+    """
 
     file: Path
     stream: str
@@ -75,6 +81,10 @@ class LogCut(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.to_s <= self.from_s:
             raise ValueError(f"to_s {self.to_s:g} must be above from_s {self.from_s:g}")
+        if self.to_s - self.from_s > MAX_CUT_S:
+            raise ValueError(
+                f"to_s {self.to_s:g} is more than {MAX_CUT_S:g} s after from_s {self.from_s:g}"
+            )
 
 
 class AskedConfig(Settings, frozen=True, kw_only=True):
@@ -163,7 +173,8 @@ class QueryConfig(AskedConfig, frozen=True, kw_only=True):
     them. streams, senses: which may answer; where both are left out all, but to a taught vector the
     sense of its examples. gate: None takes `match.gate`. max_false_alarms_per_hour: in place of the
     gate's enter and exit; where both this and gate are left out, that of `match`. enabled: whether
-    it tells events; one that is not still counts in a `when` that names it.
+    it tells events; one that is not still counts in a `when` that names it. At most MAX_PARTS parts
+    and contrasts, and MAX_TEXTS phrases in all, each counted once for itself and each template.
     """
 
     id: Name = ""
@@ -191,6 +202,14 @@ class QueryConfig(AskedConfig, frozen=True, kw_only=True):
                 raise ValueError(
                     f"templates.{sense} is {sentences}, expected sentences with one {{}} each"
                 )
+        asked = (*self.parts(), *self.contrasts())
+        if len(asked) > MAX_PARTS:
+            raise ValueError(f"sum and not have {len(asked)} parts, expected at most {MAX_PARTS}")
+        ways = 1 + sum(map(len, self.templates.values()))
+        if (texts := ways * sum(len(each.phrases) for each in asked)) > MAX_TEXTS:
+            raise ValueError(
+                f"has {texts} texts to embed, phrases times templates, expected at most {MAX_TEXTS}"
+            )
 
     def given(self) -> list[str]:
         own = [name for name in ("sum", "when") if getattr(self, name) is not None]

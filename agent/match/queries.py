@@ -12,12 +12,12 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.config import AskedConfig, GateConfig, QueryConfig
-from agent.contracts import Space
+from agent.contracts import MAX_FILE_BYTES, Space
 from agent.errors import ConfigError
 from agent.match.grammar import Atom, Node, atoms_of, parse_when
 from agent.match.meaning import Meaning, Terms, terms_of
 from agent.match.taught import read_taught
-from agent.types import StreamInfo
+from agent.types import StreamInfo, check_name
 from agent.wire import QueryRef
 
 __all__ = ["Embed", "Query", "QuerySet"]
@@ -27,6 +27,8 @@ Embed = Callable[[QueryConfig], Meaning]
 
 # What says who tells a query's events, and when; the rest of it is what its nearness depends on.
 _TELLING = ("enabled", "label", "gate", "max_false_alarms_per_hour", "streams", "senses")
+# A topic has to fit into a subscription (agent/publish/sockets.py).
+MAX_CHARACTERS = 2000
 # Fields that came later: left out where they say nothing, so that what has none keeps the revision
 # it ever had.
 _LATER = (
@@ -98,7 +100,7 @@ class QuerySet:
 
     def put(self, config: QueryConfig) -> Query:
         """Add a query, or replace the one of the same id. Unchanged ones are left alone."""
-        config = _resolved(config.named())
+        config = _resolved(_checked(config.named()))
         old = self._queries.get(config.id)
         query = self._when(config) if config.when is not None else self._made(config, old)
         if old is not None and old.key == query.key and old.config == config:
@@ -217,6 +219,18 @@ def _quoted_id(query_id: str, text: str) -> str:
     return f"{query_id}/{text}"
 
 
+def _checked(config: QueryConfig) -> QueryConfig:
+    """It, where its id can be a level of a topic, and it and its label be told each time."""
+    for field, told in (("id", config.id), ("label", config.label)):
+        if len(told) > MAX_CHARACTERS:
+            raise ConfigError(
+                f"query {field}: has {len(told)} characters, expected at most {MAX_CHARACTERS}; "
+                f"{field} says a shorter one"
+            )
+    check_name(config.id, "query id")  # that of a pattern takes a newline at the end
+    return config
+
+
 def _resolved(config: QueryConfig) -> QueryConfig:
     """The same, with what each file of `vector` holds in its place: it is read once.
 
@@ -262,13 +276,15 @@ def _hash(definition: dict[str, Any], content: bytes) -> str:
 
 def _content(asked: AskedConfig, query_id: str) -> bytes:
     """What a file counts by, so that it may be moved. Of a log, which may be far too large to
-    read, its size.
+    read, its size; and so of what embed_file will refuse, a pipe for one, which may have no end.
     """
     sensed = asked.sense_file()
     path = asked.log.file if asked.log else sensed[1] if sensed else None
     if path is None:
         return b""
     try:
-        return str(path.stat().st_size).encode() if asked.log else path.read_bytes()
+        size = path.stat().st_size
+        whole = not asked.log and 0 < size <= MAX_FILE_BYTES
+        return path.read_bytes() if whole else str(size).encode()
     except OSError as exc:
         raise ConfigError(f"query {query_id}: {path}: {exc.strerror or exc}") from exc

@@ -28,6 +28,8 @@ def arrays_of(taught: Taught) -> dict[str, Array]:
 
 def read_taught(path: Path) -> Taught:
     """What tools.teach wrote. Raises ConfigError for a file that is missing or not of that kind."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ConfigError(f"{path}: not a file, expected an .npz that tools.teach wrote")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             content = {

@@ -27,6 +27,8 @@ def open_log(path: Path) -> LogFile:
     try:
         if path.is_dir():
             return _open_folder(path)
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise DeviceNotFound(f"log {path}: not a file, expected {_KNOWN}")
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as exc:

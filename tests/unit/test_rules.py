@@ -73,7 +73,9 @@ PINNED = {
         "Sample", "Settings", "StreamInfo", "Views", "Window", "WindowSpec", "check_name",
         "read_only", "slug",
     ],
-    "agent.contracts": ["Device", "Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder"],
+    "agent.contracts": [
+        "MAX_FILE_BYTES", "Device", "Driver", "Encoder", "RuntimeOptions", "Space", "TextEncoder",
+    ],
     "agent.wire": [
         "VERSION", "Attachment", "ClockState", "EmbeddingMessage", "Event", "Evidence", "Health",
         "HopLatency", "Latency", "Model", "Preview", "QueryRef", "Reply", "Request",
