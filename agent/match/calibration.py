@@ -89,20 +89,29 @@ class Null:
         z: Float64Array = (cosine - self.mean) / self.deviation
         return z
 
-    def learn(self, cosine: Float64Array, quiet: NDArray[np.bool_]) -> None:
-        """One observation of every query; only where `quiet` (no event open) does it count."""
+    def learn(
+        self,
+        cosine: Float64Array,
+        quiet: NDArray[np.bool_],
+        learns: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """One observation of every query. quiet: no event of it is open. learns: whose mean and
+        deviation follow, those that are quiet where it is None; that a stream has changed is told
+        by what is quiet alone.
+        """
+        learns = quiet if learns is None else learns
         deviation = self.deviation
         offset = np.clip(cosine - self.mean, -CLIP_Z * deviation, CLIP_Z * deviation)
         recent = self.recent + (offset / deviation - self.recent) / SHIFT_WINDOWS
         spread = self.spread + ((offset / deviation) ** 2 - self.spread) / SHIFT_WINDOWS
-        changed = (np.abs(recent) > SHIFT_Z) | (spread > SHIFT_SPREAD)
+        changed = quiet & ((np.abs(recent) > SHIFT_Z) | (spread > SHIFT_SPREAD))
         memory = np.where(changed, self._config.prior_windows, self._config.memory_windows)
         weight = np.minimum(self.weight + 1, memory)
         mean = self.mean + offset / weight
         variance = self.variance + (offset * (offset * (1 - 1 / weight)) - self.variance) / weight
-        self.mean = np.where(quiet, mean, self.mean)
-        self.variance = np.where(quiet, variance, self.variance)
-        self.weight = np.where(quiet, weight, self.weight)
+        self.mean = np.where(learns, mean, self.mean)
+        self.variance = np.where(learns, variance, self.variance)
+        self.weight = np.where(learns, weight, self.weight)
         self.recent = np.where(quiet, recent, self.recent)
         self.spread = np.where(quiet, spread, self.spread)
         self.seen += quiet

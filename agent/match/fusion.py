@@ -120,7 +120,10 @@ class Fusion:
         stream = self._streams[name]
         wanted = np.maximum(stream.limit, LEAST_PER_HOUR)
         stream.tail.learn(stream.z, quiet & stream.may, wanted)
-        stream.null.learn(stream.cosine, quiet & stream.may)
+        # A rate is held to by what is told: what an event hides from the null would come back as
+        # the next event, and the next. A threshold that is set knows nothing of that.
+        learns = stream.may & (quiet | self._rated)
+        stream.null.learn(stream.cosine, quiet & stream.may, learns)
         stream.limit = self._limit(stream)
         if self._several.any():
             self._combined.learn(quiet & self._several, self._share)
@@ -178,6 +181,10 @@ class Fusion:
     def may_answer(self, name: str) -> NDArray[np.bool_]:
         """(rows,): which queries the stream `name` may answer."""
         return self._streams[name].may
+
+    def said(self, name: str) -> tuple[Float64Array, Float64Array]:
+        """(rows,) each, of the newest embedding of `name`: z, and false alarms an hour as high."""
+        return self._streams[name].z, self._streams[name].per_hour
 
     def hop_ns(self, name: str) -> int:
         return self._streams[name].hop_ns

@@ -1,4 +1,5 @@
-"""How often what is ordinary scores as high: a generalised Pareto tail over peaks of z.
+"""How often what is ordinary scores as high: a generalised Pareto tail over the highest peaks of z,
+held to what was asked for by what it has told.
 
 Peaks over a threshold (S. Coles, An Introduction to Statistical Modeling of Extreme Values, 2001,
 chapter 4): of all queries on one stream at once, learned as the stream runs, in bounded memory.
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from agent.types import Array
 
-__all__ = ["EXCESS", "OVER_Z", "SHARE", "Rows", "Tail", "bank_tail"]
+__all__ = ["CLUSTER_S", "EXCESS", "FALSE_SHARE", "OVER_Z", "SHARE", "Rows", "Tail", "bank_tail"]
 
 Float64Array = NDArray[np.float64]
 Rows: TypeAlias = NDArray[np.intp]
@@ -23,23 +24,25 @@ Rows: TypeAlias = NDArray[np.intp]
 OVER_Z = 1.5  # peaks above this are kept: some 7 % of windows of normal noise are
 CLUSTER_S = 2.0  # what is this close together is one peak, as it is one event to a gate
 KEPT = 512  # peaks of a query and stream; in noise those of the last three hours or so
-MEMORY_H = 4.0  # of the rate of clusters
+MEMORY_H = 2.0  # quiet hours of them that count
 PRIOR_H = 0.25  # hours of the stream's own that weigh as much as the prior's rate
 PRIOR_PEAKS = 20.0  # and peaks, as much as its mean excess
 PRIOR_SHAPE = 50.0  # and peaks, as much as SHAPE
 LEAST_SHAPE, MOST_SHAPE = -0.2, 0.4
-SHAPE = 0.1  # of the tail, before any is seen: rather too heavy than too light
-# A rate is convex in the errors of scale and shape: without it simulated streams gave 1.2 to 1.6
-# of the wanted rate, be their tails light or heavy.
-MARGIN = 1.35
+SHAPE = 0.3  # of the tail, before any is seen: rather too heavy than too light
 EXCESS = 0.5  # mean excess of peaks of correlated normal noise over OVER_Z
 SHARE = 0.067  # of windows of normal noise over OVER_Z
 BANK_Z = 4.0  # what a bank has above it is taken for what a query asks for
-RARE = 0.1  # of the wanted rate: what is so rare is taken for what was asked for
-OFTEN = 1.5  # times the wanted rate: so many alarms are taken in, at most
-CREDIT = 1.5  # of them at once, at most
-LEAST_CONFIDENCE = 0.02  # before much is seen more is taken in, so much more at most
-GOLDEN = 0.6180339887498949  # multiples of it fill 0..1 evenly (Weyl)
+
+FALSE_SHARE = (
+    1 / 1.75
+)  # of what comes as high, taken to be false; the rest to be what was asked for
+TOP = 26.0  # times the wanted rate: so many of the highest peaks make the tail
+LEAST_TOP = 30
+STEP = 0.3  # in ln(rate): what one alarm moves the rates by
+LEAST_AHEAD, MOST_AHEAD = -2.0, 4.0
+CLEAR = 12.0  # mean excesses over the threshold: e^12 times as rare, were the tail exponential
+CLEAR_STEP = STEP / 4
 
 
 class Tail:
@@ -47,23 +50,30 @@ class Tail:
 
     The exceedances of z over OVER_Z are declustered by runs (Coles 2001, 5.3.2; C. A. T. Ferro and
     J. Segers, JRSS B 65(2), 2003, on why: overlapping windows say one thing several times): a
-    cluster ends after CLUSTER_S of quiet windows and leaves its peak. The excesses of the last
-    KEPT peaks give a generalised Pareto distribution by probability-weighted moments (J. R. M.
-    Hosking and J. R. Wallis, Technometrics 29(3), 1987). Its shape is shrunk by counts towards
-    SHAPE, and not towards that of the stream's other queries, for to ask one thing more is to
-    change nothing of another; its mean excess towards the prior's; and the rate of clusters, as a
-    Poisson's with a conjugate Gamma prior: (clusters + prior rate * PRIOR_H) / (hours + PRIOR_H).
+    cluster ends after CLUSTER_S of quiet windows and leaves its peak. Of those of the last
+    MEMORY_H the highest, TOP times as many as are wanted, give a generalised Pareto distribution by
+    probability-weighted moments (J. R. M. Hosking and J. R. Wallis, Technometrics 29(3), 1987):
+    noise that comes a hundred times an hour says little of the sounds of a street. Its shape is
+    shrunk by counts towards SHAPE, and not towards that of the stream's other queries, for to ask
+    one thing more is to change nothing of another; its mean excess towards the prior's; and the
+    rate of clusters, as a Poisson's with a conjugate Gamma prior:
+    (clusters + prior rate * PRIOR_H) / (hours + PRIOR_H).
 
-    What opened an event may be a false alarm or what was asked for. Leaving all of them out would
-    cut the tail off, upon which the threshold would sink, alarm by alarm; taking all in would make
-    what was asked for ordinary. So one is taken in where the tail makes it likely, at RARE times
-    the wanted rate or more often, and OFTEN times the wanted rate an hour at most. Beyond that the
-    model is taken at its word: of as many as it expects, and of the sizes that it expects.
+    What opened an event may be a false alarm or what was asked for; nothing tells which. Leaving
+    it out would cut the tail off, upon which the threshold would sink, alarm by alarm. So all of it
+    is taken in, FALSE_SHARE of what comes as high is taken to be false, and the rates are held to
+    what they promise by `ahead`: each alarm adds STEP to their logarithm, and each hour takes off
+    as much as the alarms of an hour should have added. However wrong the tail is, the long run has
+    as many alarms as that (I. Gibbs and E. Candes, Adaptive conformal inference, NeurIPS 2021;
+    A. N. Angelopoulos et al., Conformal PID control, NeurIPS 2023). Only what is CLEAR
+    mean excesses over the threshold is taken for what was asked for: it is left out and adds
+    CLEAR_STEP, so that what is frequent and clear goes on being told, until there is too much of
+    that too.
     """
 
     LEARNED = (
-        "hours", "clusters", "peak", "gap", "alarm", "credit", "beyond",
-        "excesses", "count", "raw", "mean", "prior_rate", "prior_excess",
+        "hours", "since", "peak", "gap", "alarm", "ahead", "excesses", "when", "count",
+        "clusters", "top", "base", "raw", "mean", "prior_rate", "prior_excess",
     )  # fmt: skip
 
     def __init__(self, hop_s: float, share: Float64Array, excess: Float64Array) -> None:
@@ -71,17 +81,21 @@ class Tail:
         n = len(share)
         self._hour = hop_s / 3600
         self._run = max(2, math.ceil(CLUSTER_S / hop_s))
+        self._noise = SHARE / self._run / self._hour
         self.prior_rate = share / self._run / self._hour
         self.prior_excess = excess
-        self.hours = np.zeros(n)
-        self.clusters = np.zeros(n)
+        self.hours = np.zeros(n)  # quiet ones
+        self.since = np.zeros(n)  # of them: when what counts began
         self.peak = np.full(n, -np.inf)
         self.gap = np.zeros(n, np.int64)
         self.alarm = np.zeros(n, bool)
-        self.credit = np.full(n, CREDIT)
-        self.beyond = np.zeros(n)
+        self.ahead = np.zeros(n)
         self.excesses = np.zeros((n, KEPT), np.float32)
+        self.when = np.zeros((n, KEPT), np.float32)  # of each, in quiet hours
         self.count = np.zeros(n, np.int64)
+        self.clusters = self.prior_rate * PRIOR_H  # over `base`, the prior's among them
+        self.top = np.zeros(n, np.int64)  # of which so many are its own
+        self.base = np.zeros(n)  # over OVER_Z: where the tail begins
         self.raw = np.zeros(n)  # shape of its own peaks alone
         self.mean = np.zeros(n)
         self.shape = np.zeros(n)
@@ -90,10 +104,8 @@ class Tail:
 
     @property
     def rate(self) -> Float64Array:
-        """Clusters an hour over OVER_Z, with a margin."""
-        own = self.clusters + self.prior_rate * PRIOR_H
-        rate: Float64Array = MARGIN * own / (self.hours + PRIOR_H)
-        return rate
+        """False alarms an hour over where the tail begins."""
+        return self._rate(slice(None))
 
     @property
     def confidence(self) -> Float64Array:
@@ -109,35 +121,33 @@ class Tail:
     def per_hour(self, z: Float64Array) -> Float64Array:
         """False alarms an hour that a threshold at `z` would give, at most one a window.
 
-        Below OVER_Z the tail is continued as an exponential one.
+        Below where the tail begins it is continued as an exponential one, and nothing below OVER_Z
+        is rarer than in noise.
         """
-        y = (z - OVER_Z) / self.scale
+        y = (z - OVER_Z - self.base) / self.scale
         inside = np.maximum(1 + self.shape * np.maximum(y, 0.0), 1e-12)
         straight = np.abs(self.shape) < 1e-9
         curved = np.where(straight, y, np.log(inside) / np.where(straight, 1.0, self.shape))
         exponent = np.where(y > 0, curved, y)
         rate: Float64Array = self.rate * np.exp(-np.clip(exponent, -50.0, 200.0))
+        rate = np.where(z < OVER_Z, np.maximum(rate, self._noise), rate)
         return np.minimum(rate, 1 / self._hour)
 
     def level(self, per_hour: Float64Array, rows: Any = slice(None)) -> Float64Array:
-        """z of a threshold that gives `per_hour` false alarms, > 0: the inverse of `per_hour`.
+        """z of a threshold that gives at most `per_hour` false alarms, > 0: the inverse of that.
 
         Of `rows` alone, where they are given; `per_hour` is then of them.
         """
-        times = np.log(self.rate[rows] / per_hour)
+        times = np.log(self._rate(rows) / per_hour)
         curved = np.where(times > 0, _curved(times, self.shape[rows]), times)
-        level: Float64Array = OVER_Z + self.scale[rows] * curved
-        return level
+        level: Float64Array = OVER_Z + self.base[rows] + self.scale[rows] * curved
+        return np.where(per_hour < self._noise, np.maximum(level, OVER_Z), level)
 
     def learn(self, z: Float64Array, quiet: NDArray[np.bool_], wanted: Float64Array) -> None:
         """One window. quiet: no event of the query is open; wanted: false alarms an hour, > 0."""
-        keep = 1 - self._hour / MEMORY_H
-        self.hours = np.where(quiet, self.hours * keep + self._hour, self.hours)
-        self.clusters = np.where(quiet, self.clusters * keep, self.clusters)
-        hour = wanted * self._hour * quiet
-        often = OFTEN * hour / np.maximum(self.confidence, LEAST_CONFIDENCE)
-        self.credit = np.minimum(self.credit + often, CREDIT)
-        self.beyond = np.minimum(self.beyond + RARE * hour, 1.0 + RARE)
+        self.hours += self._hour * quiet
+        told = wanted / FALSE_SHARE * self._hour * quiet
+        self.ahead = np.maximum(self.ahead - STEP * told, LEAST_AHEAD)
         self.alarm |= ~quiet
         over = z > OVER_Z
         self.peak = np.where(over, np.maximum(self.peak, z), self.peak)
@@ -156,52 +166,58 @@ class Tail:
             getattr(self, name)[here] = learned[name][there]
         self._shrink(np.atleast_1d(here))
 
-    def _take(self, ended: NDArray[np.intp], wanted: Float64Array) -> None:
+    def _rate(self, rows: Any) -> Float64Array:
+        hours = self.hours[rows] - self.since[rows] + PRIOR_H
+        rate: Float64Array = FALSE_SHARE * self.clusters[rows] / hours * np.exp(self.ahead[rows])
+        return rate
+
+    def _take(self, ended: Rows, wanted: Float64Array) -> None:
         """The peaks of clusters that are over."""
         peaks, alarm = self.peak[ended], self.alarm[ended]
         self.peak[ended], self.alarm[ended] = -np.inf, False
-        sure = np.maximum(self.confidence[ended], LEAST_CONFIDENCE)
-        limit = self.level(RARE * wanted * sure, ended)
-        rare = alarm & (peaks > limit)
-        plain = alarm & ~rare
-        taken = np.where(rare, self.beyond[ended] >= 1, ~alarm | (self.credit[ended] >= 1))
-        self.beyond[ended] -= rare & taken
-        self.credit[ended] -= plain & taken
-        rows = ended[taken]
-        if not len(rows):
-            return
-        # As the model has the peaks over `limit`: their excess is generalised Pareto again, of the
-        # same shape and a scale that grows with the level (Coles 2001, 4.2).
-        part = self.count[rows] * GOLDEN % 1 * 0.98 + 0.01
-        level = np.maximum(limit[taken] - OVER_Z, 0.0)
-        shape = self.shape[rows]
-        scale = np.maximum(self.scale[rows] + shape * level, 1e-3)
-        above = _curved(-np.log1p(-part), shape)
-        excess = np.where(rare[taken], level + scale * above, peaks[taken] - OVER_Z)
-        self.excesses[rows, self.count[rows] % KEPT] = excess
-        self.count[rows] += 1
-        self.clusters[rows] += 1
-        self._fit(rows)
+        mean = self.scale[ended] / (1 - self.shape[ended])
+        times = np.maximum(np.log(self._rate(ended) / wanted), 0.0)
+        limit = OVER_Z + self.base[ended] + mean * (times + CLEAR)
+        clear = alarm & (peaks > limit) & (self.ahead[ended] < MOST_AHEAD)
+        step = np.where(clear, CLEAR_STEP, STEP) * alarm
+        self.ahead[ended] = np.minimum(self.ahead[ended] + step, MOST_AHEAD)
+        rows = ended[~clear]
+        if len(rows):
+            place = self.count[rows] % KEPT
+            self.excesses[rows, place] = peaks[~clear] - OVER_Z
+            self.when[rows, place] = self.hours[rows]
+            self.count[rows] += 1
+            self._fit(rows, wanted[~clear])
 
-    def _fit(self, rows: NDArray[np.intp]) -> None:
+    def _fit(self, rows: Rows, wanted: Float64Array) -> None:
         """Probability-weighted moments, with the plotting positions (i - 0.35) / m of Hosking and
         Wallis 1987.
         """
-        kept = np.minimum(self.count[rows], KEPT)[:, np.newaxis]
         place = np.arange(KEPT)
-        used = place < kept
-        excesses = np.sort(np.where(used, self.excesses[rows], np.inf), axis=1)
-        excesses = np.where(used, excesses, 0.0).astype(np.float64)
-        mean = excesses.sum(axis=1) / kept[:, 0]
-        lower = (excesses * (1 - (place + 0.65) / kept)).sum(axis=1) / kept[:, 0]
+        when, count = self.when[rows], self.count[rows]
+        kept = place < np.minimum(count, KEPT)[:, np.newaxis]
+        oldest = np.where(count > KEPT, when.min(axis=1), 0.0)
+        since = np.maximum(self.hours[rows] - MEMORY_H, oldest)
+        used = kept & (when >= since[:, np.newaxis])
+        n = used.sum(axis=1)
+        falling = -np.sort(np.where(used, -self.excesses[rows], np.inf), axis=1).astype(np.float64)
+        hours = self.hours[rows] - since + PRIOR_H
+        most = np.maximum(TOP * wanted * hours, LEAST_TOP)
+        top = np.minimum(most, n).astype(np.int64)
+        below = falling[np.arange(len(rows)), np.minimum(top, KEPT - 1)]
+        base = np.where(top < n, below, 0.0)
+        excess = np.where(place < top[:, np.newaxis], falling - base[:, np.newaxis], 0.0)
+        mean = excess.sum(axis=1) / top
+        lower = (excess * (place + 0.35)).sum(axis=1) / top**2
         # One or two peaks have no shape, and any number of equal ones has none that is bounded.
         raw = 2 - mean / np.maximum(mean - 2 * lower, 1e-6)
-        self.raw[rows] = np.clip(raw, -1.0, 1.0)
-        self.mean[rows] = mean
+        self.raw[rows], self.mean[rows] = np.clip(raw, -1.0, 1.0), mean
+        self.since[rows], self.top[rows], self.base[rows] = since, top, base
+        self.clusters[rows] = (n + self.prior_rate[rows] * PRIOR_H) * top / n
         self._shrink(rows)
 
-    def _shrink(self, rows: NDArray[np.intp]) -> None:
-        own = np.minimum(self.count[rows], KEPT)
+    def _shrink(self, rows: Rows) -> None:
+        own = self.top[rows]
         shape = (own * self.raw[rows] + PRIOR_SHAPE * SHAPE) / (own + PRIOR_SHAPE)
         shape = np.clip(shape, LEAST_SHAPE, MOST_SHAPE)
         prior = PRIOR_PEAKS * self.prior_excess[rows]
