@@ -18,8 +18,7 @@ from encoders.bind import sources, sources_motion
 from encoders.bind.recipe import RECIPES
 from encoders.bind.sources_tiles import read_tiles
 from encoders.bind.splits import held_out
-
-HEADER = "path\tkind\tlabel\tseconds_or_count\tsource_and_licence\tbytes\tsha256_16\n"
+from tests.fakes.training import write_manifest
 
 
 @pytest.fixture
@@ -30,20 +29,16 @@ def training(shared_data: Path) -> Path:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A training folder of four pictures and a mosaic of 2 x 3 tiles."""
-    rows = []
-    (tmp_path / "photos").mkdir()
-    for label in ("hen", "owl", "cat", "tiger"):
-        Image.new("RGB", (40, 30)).save(tmp_path / f"photos/{label}.png")
-        rows.append(f"training/photos/{label}.png\timage\t{label}\t\tours, free\t1\t0")
-    (tmp_path / "cifar10").mkdir()
-    mosaic = np.repeat(np.repeat(np.arange(6, dtype=np.uint8).reshape(2, 3), 32, 0), 32, 1)
-    Image.fromarray(np.stack([mosaic] * 3, -1)).save(tmp_path / "cifar10/car.png")
-    rows.append("training/cifar10/car.png\timage mosaic\tcar\t6\tours, free\t1\t0")
     folder = tmp_path / "training"
-    folder.mkdir()
-    for name in ("photos", "cifar10"):
-        (tmp_path / name).rename(folder / name)
-    (folder / "MANIFEST.tsv").write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
+    labels = ("hen", "owl", "cat", "tiger")
+    (folder / "photos").mkdir(parents=True)
+    for label in labels:
+        Image.new("RGB", (40, 30)).save(folder / f"photos/{label}.png")
+    (folder / "cifar10").mkdir()
+    mosaic = np.repeat(np.repeat(np.arange(6, dtype=np.uint8).reshape(2, 3), 32, 0), 32, 1)
+    Image.fromarray(np.stack([mosaic] * 3, -1)).save(folder / "cifar10/car.png")
+    photos = [(f"photos/{label}.png", label, 1) for label in labels]
+    write_manifest(folder, [*photos, ("cifar10/car.png", "car", 6)])
     return folder
 
 

@@ -38,7 +38,8 @@ def write_manifest(training: Path, rows: Iterable[tuple[str, str, int]]) -> None
 def noise_burst(path: Path, seed: int, seconds: float = 1.0) -> None:
     """White noise, which looks like itself alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    wave = np.random.default_rng(seed).normal(0, 0.1, round(seconds * RATE_HZ))
+    rng = np.random.default_rng([seed, 1])  # not the noise of a room that is made by that seed
+    wave = rng.normal(0, 0.1, round(seconds * RATE_HZ))
     soundfile.write(path, wave, RATE_HZ, subtype="FLOAT")
 
 
