@@ -40,6 +40,8 @@ from tools.planting import Deck
 
 __all__ = ["main"]
 
+# Of sounds in each room, of pictures, of motions: over two, chance alone misses a fifth of rates.
+HOURS = len(ROOMS)
 # What can be both heard and seen: kinds of sound, and of tiles.
 SEEN_AS = {"dog": "dog", "cat": "cat", "bird": "bird", "frog": "frog", "lion": "lion"}
 SEEN_AS |= {"cow": "cattle"}
@@ -95,8 +97,8 @@ def _audio(made: LabelledSet) -> None:
 def _image(made: LabelledSet) -> None:
     kinds = planted_pictures.kinds(made.training)
     others = planted_pictures.bystanders(made.training)
-    quiet = Hour("0_quiet", made.hour_s / 2, {}, light=DAY)
-    dealt = made.deal(kinds, others, 2, hourly=6)
+    quiet = Hour("0_quiet", made.hour_s, {}, light=DAY)
+    dealt = made.deal(kinds, others, HOURS, hourly=6)
     hours = [
         Hour(f"{i + 1}_hour", made.hour_s, {"camera": plants}, light=DAY)
         for i, plants in enumerate(dealt)
@@ -106,8 +108,8 @@ def _image(made: LabelledSet) -> None:
 
 def _imu(made: LabelledSet) -> None:
     kinds = planted_motion.kinds(made.cache / "aeon", made.cache / "seglearn")
-    quiet = Hour("0_quiet", made.hour_s / 2, {}, moved=True)
-    dealt = made.deal(kinds, (), 2, hourly=6)
+    quiet = Hour("0_quiet", made.hour_s, {}, moved=True)
+    dealt = made.deal(kinds, (), HOURS, hourly=6)
     hours = [
         Hour(f"{i + 1}_hour", made.hour_s, {"watch": plants}, moved=True)
         for i, plants in enumerate(dealt)

@@ -48,7 +48,9 @@ PINNED = {
     ],
     "agent.match.queries": ["Embed", "Query", "QuerySet"],
     "agent.match.recent": ["HISTORY_S", "Recent"],
-    "agent.match.tail": ["EXCESS", "OVER_Z", "SHARE", "Rows", "Tail", "bank_tail"],
+    "agent.match.tail": [
+        "CLUSTER_S", "EXCESS", "FALSE_SHARE", "OVER_Z", "SHARE", "Rows", "Tail", "bank_tail",
+    ],
     "agent.match.taught": ["arrays_of", "read_taught", "taught_embedding"],
     "agent.match.teaching": [
         "ALPHAS", "MAX_EXAMPLES", "Lesson", "Method", "Ridge", "mean_vector", "ridge", "teach",
@@ -56,7 +58,7 @@ PINNED = {
     "agent.ordinary": ["nearness", "ordinary"],
     "agent.redact": ["is_url", "redact", "redact_text"],
     "agent.plugins": ["find", "list_spaces", "load", "open_space"],
-    "agent.match.temporal": ["Follower", "Known", "Span", "Track", "evaluate"],
+    "agent.match.temporal": ["EVER", "Follower", "Known", "Span", "Track", "evaluate"],
     "agent.match.whens": ["KIND", "Whens"],
     "agent.stream.budget": ["GRACE_NS", "Budget", "HopReason"],
     "agent.stream.change": ["Change", "Fingerprint", "fingerprint"],
