@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from agent.clock import to_s
 from agent.core import Core
 from agent.health import Latencies, Process
@@ -9,6 +11,8 @@ from agent.stream.pump import StreamState
 from agent.wire import Health, StreamHealth, Time
 
 __all__ = ["Reporter"]
+
+logger = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -19,12 +23,17 @@ class Reporter:
         self._process = Process()
         self._started_ns = self._last_ns = core.clock.now_ns()
         self._received: dict[str, int] = {}
+        self._doubted: set[str] = set()
 
     def report(self, recording: str | None) -> Health:
         """The state of everything, now. One thread."""
         core = self._core
         now = core.clock.now_ns()
-        streams = [self._stream(state, now) for state in core.states()]
+        doubts = core.matcher.doubts(now)
+        self._tell(doubts)
+        streams = [
+            self._stream(state, now, doubts.get(state.info.name, "")) for state in core.states()
+        ]
         self._last_ns = now
         return Health(
             agent=core.config.file.agent,
@@ -44,7 +53,15 @@ class Reporter:
             recording=recording,
         )
 
-    def _stream(self, state: StreamState, now_ns: int) -> StreamHealth:
+    def _tell(self, doubts: dict[str, str]) -> None:
+        """Whoever reads no health messages reads this."""
+        for name in doubts.keys() - self._doubted:
+            logger.warning("stream %s %s", name, doubts[name])
+        for name in self._doubted - doubts.keys():
+            logger.info("stream %s is as it used to be again", name)
+        self._doubted = set(doubts)
+
+    def _stream(self, state: StreamState, now_ns: int, doubt: str) -> StreamHealth:
         name = state.info.name
         windows, lane = self._core.windows.get(name), self._core.lane_of(name)
         guess = state.clock.estimate if state.clock else None
@@ -75,4 +92,5 @@ class Reporter:
             clock_drift_ppm=round(guess.drift * 1e6, 3) if guess else None,
             clock_uncertainty_ns=guess.uncertainty_ns if guess else None,
             clock_steps=state.clock.steps if state.clock else None,
+            doubt=doubt,
         )

@@ -204,6 +204,9 @@ class StreamHealth(WireStruct, frozen=True, kw_only=True):
     hop_s, hop_asked_s: from one window to the next, as it is and as the config has it; None where
     no tower takes the stream. hop_reason: which limit stretches it. duty: share of the last
     minute that the stream's tower was busy, 0..1.
+
+    doubt: why it may be no good though it runs, one sentence without its subject; empty where
+    nothing speaks against it.
     """
 
     stream: str
@@ -227,6 +230,7 @@ class StreamHealth(WireStruct, frozen=True, kw_only=True):
     clock_drift_ppm: float | None = None
     clock_uncertainty_ns: int | None = None
     clock_steps: int | None = None
+    doubt: str = ""
 
 
 class HopLatency(WireStruct, frozen=True, kw_only=True):

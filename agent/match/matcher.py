@@ -12,6 +12,7 @@ from agent.clock import Clock, from_s
 from agent.config import MatchConfig
 from agent.contracts import Space
 from agent.match.calibrated import Calibration
+from agent.match.doubts import Doubts
 from agent.match.fusion import Fusion
 from agent.match.gate import Gate, Transition
 from agent.match.queries import QuerySet
@@ -66,6 +67,7 @@ class Matcher:
         self._config, self._space, self._context = config, space, context
         self._streams: dict[str, tuple[StreamInfo, int]] = {}
         self._fusion = Fusion(config, space, [], {}, calibration=calibration)
+        self._doubts = Doubts()
         self._gates: list[Gate] = []
         self._whens = Whens([], {}, {})
         self._open: dict[str, tuple[str, int]] = {}  # query id -> (event id, revision)
@@ -78,6 +80,7 @@ class Matcher:
     def add_stream(self, info: StreamInfo, hop_ns: int) -> None:
         """A stream that will give embeddings every `hop_ns`."""
         self._streams[info.name] = (info, hop_ns)
+        self._doubts.add_stream(info)
         self._version = -1
 
     def observe(self, embedding: Embedding) -> list[Event]:
@@ -88,6 +91,7 @@ class Matcher:
         events = self._refresh()
         scores = self._fusion.observe(embedding)
         may = self._fusion.may_answer(embedding.stream)
+        self._doubts.observe(embedding, *self._fusion.said(embedding.stream), may)
         for row, gate in enumerate(self._gates):
             if not may[row] or (gate.is_idle and scores[row] < gate.config.enter):
                 continue
@@ -120,6 +124,12 @@ class Matcher:
         ends = [(row, gate.close()) for row, gate in enumerate(self._gates)]
         events = [event for row, told in ends for event in self._tell(row, told, now, reason)]
         return events + self._close_whens(self._whens.keys(), reason)
+
+    def doubts(self, now_ns: int) -> dict[str, str]:
+        """By stream, why it may be no good though it runs, for people; those that seem well left
+        out.
+        """
+        return self._doubts.sentences(now_ns)
 
     def learned(self) -> Calibration:
         """What the nulls have learned so far."""
@@ -161,6 +171,7 @@ class Matcher:
                     told = replace(current, phase="end")
                     ended.append(self._event_of(row, told, now, "query_changed"))
         self._fusion = Fusion(self._config, self._space, rows, self._streams, self._fusion)
+        self._doubts.ask([query.null_key for query in rows])
         self._gates = [
             gates.get(query.key) or Gate(self._fusion.gate(row)) for row, query in enumerate(rows)
         ]
