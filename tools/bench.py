@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from agent.atomic import open_atomic
 from agent.cli import run_command
 from tools.benches import gate, imagebind, isolate, live, match, senses, still, stream
+from tools.benches.common import machine, print_machine
+from tools.output import report_console
 
 __all__ = ["main"]
 
@@ -43,9 +47,17 @@ def _main(argv: Sequence[str] | None) -> int:
     commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
     for benchmark in BENCHMARKS:
         benchmark.add_parser(commands)
+    for command in commands.choices.values():
+        command.add_argument("--json", type=Path, metavar="OUT", help="the figures as JSON too")
     args = parser.parse_args(argv)
-    code: int = args.run(args)
-    return code
+    console = report_console()
+    facts = machine()
+    print_machine(facts, console)
+    figures = {"machine": facts, **args.run(args, console)}
+    if args.json:
+        with open_atomic(args.json) as file:
+            file.write(json.dumps(figures, indent=2).encode() + b"\n")
+    return 0
 
 
 if __name__ == "__main__":

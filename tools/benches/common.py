@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -18,31 +17,17 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from agent.atomic import open_atomic
 from agent.errors import AgentError
 
 __all__ = [
-    "add_json_option",
     "cores",
     "machine",
     "make_table",
     "print_machine",
     "running_agent",
-    "write_json",
 ]
 
 PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless", "pillow", "torch")
-
-
-def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """`--json OUT`, as `args.json`."""
-    parser.add_argument("--json", type=Path, metavar="OUT", help="the figures as JSON too")
-
-
-def write_json(path: Path, figures: Mapping[str, Any]) -> None:
-    """Whole or not there. Raises ConfigError naming `path` where it cannot be written."""
-    with open_atomic(path) as file:
-        file.write(json.dumps(figures, indent=2).encode() + b"\n")
 
 
 def cores() -> int:

@@ -17,8 +17,7 @@ from agent.errors import ConfigError
 from agent.replay import ReplayOptions, replay
 from agent.types import Embedding
 from agent.wire import Event
-from tools.benches.common import add_json_option, machine, make_table, print_machine, write_json
-from tools.output import report_console
+from tools.benches.common import make_table
 
 __all__ = ["add_parser"]
 
@@ -55,12 +54,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="comma list (default %(default)s)",
     )
     parser.add_argument("--max-reuse-s", type=float, default=30.0, help="default %(default)s")
-    add_json_option(parser)
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
-    console = report_console()
+def _run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     thresholds = _numbers(args.thresholds)
     true = _replay(args.config, args.log, [])
     found = sorted({embedding.modality for embedding in true.embeddings.values()})
@@ -68,8 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     for sense in senses:
         if sense not in found:
             raise ConfigError(f"--senses: {sense!r} is not in {args.log}, which has {found}")
-    figures: dict[str, Any] = {"machine": machine(), "log": str(args.log), "rows": []}
-    print_machine(figures["machine"], console)
+    figures: dict[str, Any] = {"log": str(args.log), "rows": []}
     tries = [(sense, threshold) for sense in senses for threshold in thresholds]
     for sense, threshold in track(tries, "replaying", console=Console(stderr=True), transient=True):
         tower = f"space.towers.{sense}"
@@ -79,9 +75,7 @@ def _run(args: argparse.Namespace) -> int:
             {"sense": sense, "threshold": threshold, **_compare(true, gated, sense)}
         )
     console.print(_table(figures["rows"]))
-    if args.json:
-        write_json(args.json, figures)
-    return 0
+    return figures
 
 
 def _numbers(text: str) -> list[float]:

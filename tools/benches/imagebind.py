@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from rich.console import Console
 from rich.progress import Progress
 
 from agent.errors import AgentError, ConfigError
@@ -22,12 +23,11 @@ from encoders.imagebind.dims import CONTEXT, HUGE, Dims, TowerDims
 from encoders.imagebind.entries import SENSES, sense_rows, tower_entry
 from encoders.imagebind.folder import REPORT_NAME, Report, Source
 from encoders.manifest import convert, read_manifest
-from tools.benches.common import add_json_option, cores, machine, print_machine, write_json
+from tools.benches.common import cores
 from tools.benches.imagebind_figures import figures_of, gflop, judge, peak_gflops, print_all
 from tools.benches.rounds import Group, measure
 from tools.benches.variants import BATCHES, CLIP_TICKS, HOP_TICKS, IMU_HZ
 from tools.export_inputs import gather
-from tools.output import report_console
 
 __all__ = ["add_parser"]
 
@@ -68,11 +68,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--reference", type=Path, metavar="PATH", help="a clone of the published implementation"
     )
-    add_json_option(parser)
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     senses = args.towers.split(",") if args.towers else []
     for sense in senses:
         if sense not in SENSES:
@@ -82,9 +81,6 @@ def _run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name}: got {getattr(args, name)}, expected at least 1")
     if args.reference and not (args.reference / "imagebind" / "models").is_dir():
         raise ConfigError(f"--reference: {args.reference} is no clone of ImageBind's repository")
-    console = report_console()
-    facts = machine()
-    print_machine(facts, console)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         folder = args.folder or _export(work / "model", args.dims, senses or list(SENSES))
@@ -112,7 +108,6 @@ def _run(args: argparse.Namespace) -> int:
         for group in groups[1:]
     }
     figures = {
-        "machine": facts,
         "threads": args.threads,
         "rounds": args.rounds,
         "source": weights,
@@ -121,9 +116,7 @@ def _run(args: argparse.Namespace) -> int:
         "targets": judge(found, published=dims.towers.items() <= HUGE.towers.items()),
     }
     print_all(figures, console)
-    if args.json:
-        write_json(args.json, figures)
-    return 0
+    return figures
 
 
 def _export(folder: Path, dims: str, senses: Sequence[str]) -> Path:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import psutil
+from rich.console import Console
 
 from agent.clock import NS_PER_S, SystemClock, from_s
 from agent.config_file import build_config
 from agent.errors import ConfigError, ReadTimeout
 from agent.isolation.driver import IsolatedDriver, make_driver
-from tools.benches.common import add_json_option, machine, make_table, print_machine, write_json
-from tools.output import report_console
+from tools.benches.common import make_table
 
 __all__ = ["add_parser"]
 
@@ -30,19 +30,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "CPU of both, latency of the way over",
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="of each run (default 10)")
-    add_json_option(parser)
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     if args.seconds <= 0:
         raise ConfigError(f"--seconds: got {args.seconds:g}, expected more than 0")
-    console = report_console()
-    figures: dict[str, Any] = {"machine": machine(), "seconds": args.seconds}
+    figures: dict[str, Any] = {"seconds": args.seconds}
     figures["rows"] = [
         _measure(size, isolate, args.seconds) for size in SIZES for isolate in (False, True)
     ]
-    print_machine(figures["machine"], console)
     rows = [
         [
             f"{row['width']}x{row['height']}x3 at {RATE_HZ:g} Hz",
@@ -53,9 +50,7 @@ def _run(args: argparse.Namespace) -> int:
     ]
     title = "latency: from the driver's arrival stamp to the agent having the picture"
     console.print(make_table(title, ["stream", "driver", *COLUMNS], rows, words=2))
-    if args.json:
-        write_json(args.json, figures)
-    return 0
+    return figures
 
 
 COLUMNS = {

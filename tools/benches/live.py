@@ -18,14 +18,9 @@ from agent.publish.client import Subscriber
 from agent.types import Array
 from agent.wire import Event, Health, SensorStatus
 from tools.benches.common import (
-    add_json_option,
-    machine,
     make_table,
-    print_machine,
     running_agent,
-    write_json,
 )
-from tools.output import report_console
 
 __all__ = ["add_parser"]
 
@@ -42,18 +37,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "TCP, gaps, CPU, memory, drops",
     )
     parser.add_argument("--stimuli", type=int, default=6, help="of each kind (default 6)")
-    add_json_option(parser)
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
-    console = report_console()
-    figures = {"machine": machine(), **_live(args.stimuli)}
-    print_machine(figures["machine"], console)
+def _run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    figures = _live(args.stimuli)
     _print(figures, console)
-    if args.json:
-        write_json(args.json, figures)
-    return 0
+    return figures
 
 
 def _live(stimuli: int) -> dict[str, Any]:

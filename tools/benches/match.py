@@ -17,7 +17,7 @@ from agent.match.queries import QuerySet
 from agent.types import Embedding, StreamInfo
 from agent.wire import ClockState, Model
 from encoders.space import open_space
-from tools.benches.common import add_json_option, machine, make_table, print_machine, write_json
+from tools.benches.common import make_table
 
 __all__ = ["add_parser"]
 
@@ -34,11 +34,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--queries", type=int, default=1000, metavar="N")
     parser.add_argument("--streams", type=int, default=6, metavar="N")
     parser.add_argument("--seconds", type=float, default=300.0, help="of the streams' time")
-    add_json_option(parser)
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
     space = open_space(args.space, RuntimeOptions())
     identity = space.identity
@@ -97,10 +96,6 @@ def _run(args: argparse.Namespace) -> int:
         "start_s": round(started_s, 2),
         "one_more_query_ms": round(added_ms, 1),
     }
-    console, facts = Console(), machine()
-    print_machine(facts, console)
     rows = [[name, str(value)] for name, value in figures.items()]
     console.print(make_table("matching", ["", ""], rows))
-    if args.json:
-        write_json(args.json, {"machine": facts, "match": figures})
-    return 0
+    return {"match": figures}

@@ -21,16 +21,11 @@ from agent.publish.client import Subscriber
 from agent.wire import EmbeddingMessage, Health, StreamHealth
 from encoders.space import open_space
 from tools.benches.common import (
-    add_json_option,
     cores,
-    machine,
     make_table,
-    print_machine,
     running_agent,
-    write_json,
 )
 from tools.benches.senses_log import write_log
-from tools.output import report_console
 
 __all__ = ["add_parser"]
 
@@ -51,20 +46,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--change", type=float, default=0.2, help="of the gate, default 0.2")
     parser.add_argument("--threads", type=int, default=cores(), help="default: one a core")
     parser.add_argument("--log", type=Path, help="one of your own (default: one that is made)")
-    add_json_option(parser)
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     if not args.minutes > 0:
         raise ConfigError(f"--minutes: got {args.minutes:g}, expected more than 0")
-    console = report_console()
     options = RuntimeOptions(precision=args.precision)
     space = open_space(str(args.folder.absolute()), options)
     senses, duration_s = space.modalities, 60 * args.minutes
     space.close()
-    figures: dict[str, Any] = {"machine": machine(), "duration_s": duration_s, "runs": {}}
-    print_machine(figures["machine"], console)
+    figures: dict[str, Any] = {"duration_s": duration_s, "runs": {}}
     with tempfile.TemporaryDirectory() as temporary, Progress(console=console) as progress:
         work = Path(temporary)
         log = args.log.absolute() if args.log else work / "six.mcap"
@@ -95,9 +87,7 @@ def _run(args: argparse.Namespace) -> int:
                 advance = partial(_advance, progress, task)
                 figures["runs"][name] = _listen(address, bulk, advance)
     _print(figures, console)
-    if args.json:
-        write_json(args.json, figures)
-    return 0
+    return figures
 
 
 def _advance(progress: Progress, task: TaskID, uptime_s: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from agent import plugins
 from agent.clock import NS_PER_S, ManualClock
@@ -15,8 +16,7 @@ from agent.config_file import convert_section
 from agent.errors import ConfigError, EndOfStream
 from agent.stream.change import Fingerprint, fingerprint
 from agent.types import Array, StreamInfo, Window
-from tools.benches.common import add_json_option, machine, make_table, print_machine, write_json
-from tools.output import report_console
+from tools.benches.common import make_table
 
 __all__ = ["add_parser"]
 
@@ -36,18 +36,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--log", type=Path, required=True, help="with 8-bit colour pictures")
     parser.add_argument("--threshold", type=float, default=0.2, help="default %(default)s")
-    add_json_option(parser)
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
-    console = report_console()
+def _run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     pictures = list(_pictures(args.log))
     if len(pictures) < 2:
         raise ConfigError(f"--log: {args.log} has {len(pictures)} pictures 5 s apart, expected 2")
-    figures: dict[str, Any] = {"machine": machine(), "pictures": len(pictures), "rows": []}
+    figures: dict[str, Any] = {"pictures": len(pictures), "rows": []}
     figures["rows"] = [_row(pictures, light, args.threshold) for light in LIGHTS]
-    print_machine(figures["machine"], console)
     headings = ["light", "still", *(f"1/{round(1 / side)} of the height" for side in SIDES)]
     headings += ["1/8, by the mean"]
     rows = [
@@ -58,9 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     ]
     title = f"windows that are encoded at change: {args.threshold:g}, of a camera that stands"
     console.print(make_table(title, headings, rows))
-    if args.json:
-        write_json(args.json, figures)
-    return 0
+    return figures
 
 
 def _pictures(log: Path) -> Iterator[Array]:

@@ -27,15 +27,10 @@ from encoders.manifest import MANIFEST_NAME, convert, read_entry
 from encoders.registry import find_plugin
 from encoders.space import open_space
 from tools.benches.common import (
-    add_json_option,
     cores,
-    machine,
     make_table,
-    print_machine,
     running_agent,
-    write_json,
 )
-from tools.output import report_console
 
 __all__ = ["add_parser"]
 
@@ -67,11 +62,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--precision", help="of --folder")
     parser.add_argument("--threads", type=int, default=cores(), help="default: one a core")
-    add_json_option(parser)
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     for name in ("seconds", "threads"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name}: got {getattr(args, name)}, expected at least 1")
@@ -80,9 +74,7 @@ def _run(args: argparse.Namespace) -> int:
         open_space(str(args.folder.absolute()), RuntimeOptions(precision=args.precision)).close()
     elif args.precision:
         raise ConfigError(f"--precision: got {args.precision!r}, expected it with --folder")
-    console = report_console()
-    figures: dict[str, Any] = {"machine": machine(), "seconds": args.seconds, "runs": {}}
-    print_machine(figures["machine"], console)
+    figures: dict[str, Any] = {"seconds": args.seconds, "runs": {}}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         made = {name: _make_space(work / name, name == "busy") for name in ("free", "busy")}
@@ -107,9 +99,7 @@ def _run(args: argparse.Namespace) -> int:
                         address, args.seconds, partial(progress.advance, task)
                     )
     _print(figures, console)
-    if args.json:
-        write_json(args.json, figures)
-    return 0
+    return figures
 
 
 def _make_space(folder: Path, busy: bool) -> Path:
