@@ -38,7 +38,8 @@ class Gate:
     nanosecond: each starts after the last evidence of the one before.
     """
 
-    def __init__(self, config: GateConfig) -> None:
+    def __init__(self, config: GateConfig, free_ns: int | None = None) -> None:
+        """free_ns: the first time that no event of an earlier gate of the query has claimed."""
         self.config = config
         self._state: Literal["idle", "pending", "open", "deaf"] = "idle"
         self._now_ns: int | None = None
@@ -48,8 +49,7 @@ class Gate:
         self._told_ns = 0
         self._told_peak = 0.0
         self._peak = 0.0
-        self._quiet_until_ns: int | None = None
-        self._free_ns: int | None = None  # the first time that no event has claimed
+        self._quiet_until_ns = self._free_ns = free_ns
 
     @property
     def is_open(self) -> bool:

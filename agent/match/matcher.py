@@ -33,6 +33,7 @@ from agent.wire import (
 __all__ = ["EventContext", "Matcher"]
 
 NO_EVIDENCE = -1.0  # a score below any exit threshold
+MAX_ENDED = 10_000  # queries, also such as are gone, of which the last event's end is remembered
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,11 @@ class Matcher:
         self._fusion = Fusion(config, space, [], {}, calibration=calibration)
         self._doubts = Doubts()
         self._gates: list[Gate] = []
-        self._whens = Whens([], {}, {})
+        self._whens = Whens([], {}, {}, {})
         self._open: dict[str, tuple[str, int]] = {}  # query id -> (event id, revision)
+        # By query id, the first time that no event has claimed: another definition of it, or the
+        # same that was off, may be given evidence that an event was already told of.
+        self._free_ns: dict[str, int] = {}
         self._version = -1
 
     @property
@@ -173,7 +177,8 @@ class Matcher:
         self._fusion = Fusion(self._config, self._space, rows, self._streams, self._fusion)
         self._doubts.ask([query.null_key for query in rows])
         self._gates = [
-            gates.get(query.key) or Gate(self._fusion.gate(row)) for row, query in enumerate(rows)
+            gates.get(query.key) or Gate(self._fusion.gate(row), self._free_ns.get(query.ref.id))
+            for row, query in enumerate(rows)
         ]
         ended += self._refresh_whens()
         self._version = self.queries.version
@@ -189,10 +194,9 @@ class Matcher:
             for query, gate in zip(rows, self._gates, strict=True)
         }
         atoms = {query.ref.id: query for query in rows}
-        after = Whens(self.queries.whens(), atoms, hops, before)
-        gone = [key for key in before.keys() if not after.goes_on(key, before)]  # noqa: SIM118 - no dict
-        ended = self._close_whens(gone, "query_changed")
-        self._whens = after
+        whens = self.queries.whens()
+        ended = self._close_whens(before.gone(whens, atoms), "query_changed")
+        self._whens = Whens(whens, atoms, hops, self._free_ns, before)
         return ended
 
     def _tell(self, row: int, told: Transition | None, t_ns: int, reason: str = "") -> list[Event]:
@@ -245,6 +249,10 @@ class Matcher:
         )
         if told.phase == "end":
             self._open.pop(query.id, None)
+            self._free_ns.pop(query.id, None)  # the newest is the last
+            self._free_ns[query.id] = told.end_ns + 1
+            if len(self._free_ns) > MAX_ENDED:
+                del self._free_ns[next(iter(self._free_ns))]
         else:
             self._open[query.id] = (event_id, revision + 1)
         return Event(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from agent.match.gate import Transition
 from agent.match.grammar import And, Atom, For, Node, Or, Unless, reach_ns
 
-__all__ = ["Follower", "Known", "Span", "Track", "evaluate"]
+__all__ = ["EVER", "Follower", "Known", "Span", "Track", "evaluate"]
 
 EVER = 1 << 62  # ns; the end of what may go on
 MAX_SPANS = 256  # of one atom; the oldest is forgotten
@@ -108,11 +108,13 @@ def evaluate(node: Node, atoms: Mapping[Atom, Known]) -> Known:
 class Follower:
     """One `when` as events: each start once, one end, and no two that share a nanosecond."""
 
-    def __init__(self, node: Node, update_ns: int) -> None:
-        """update_ns: least time between updates of an open event."""
+    def __init__(self, node: Node, update_ns: int, free_ns: int = -EVER) -> None:
+        """update_ns: least time between updates of an open event. free_ns: the first time that no
+        event of an earlier follower of the query has claimed.
+        """
         self._node, self._update_ns = node, update_ns
         self._reach_ns = reach_ns(node)
-        self._free_ns = -EVER  # the first time that no event has claimed
+        self._free_ns = free_ns
         self._open: Transition | None = None
         self._told_ns = 0
 

@@ -9,9 +9,9 @@ import msgspec
 
 from agent.clock import from_s
 from agent.match.gate import Transition
-from agent.match.grammar import Atom, Node, reach_ns
+from agent.match.grammar import Atom, reach_ns
 from agent.match.queries import Query
-from agent.match.temporal import Follower, Track
+from agent.match.temporal import EVER, Follower, Track
 from agent.wire import Evidence, QueryRef, Score
 
 __all__ = ["KIND", "Whens"]
@@ -51,18 +51,20 @@ class Whens:
         queries: Sequence[Query],
         atoms: Mapping[str, Query],
         settle_ns: Mapping[_Key, int],
+        free_ns: Mapping[str, int],
         before: Whens | None = None,
     ) -> None:
         """atoms: by Query.ref.id, those that are scored. settle_ns: by Query.key, how long after
-        it begins an event of it may be told, but for LATENCY_S. before: what goes on unchanged is
-        taken over.
+        it begins an event of it may be told, but for LATENCY_S. free_ns: by Query.ref.id, the first
+        time that no event of it has claimed, where there were any. before: what goes on unchanged
+        is taken over.
         """
         self._now_ns: int = 0 if before is None else before._now_ns
         known = {} if before is None else {when.query.key: when for when in before._whens}
         self._whens: list[_When] = []
         for query in queries:
             assert query.node is not None
-            keys = {atom: atoms[query.id_of(atom)].key for atom in query.atoms}
+            keys = _keys(query, atoms)
             late = {atom: settle_ns[key] + from_s(LATENCY_S) for atom, key in keys.items()}
             old = known.get(query.key)
             if old is not None and old.keys == keys:
@@ -70,12 +72,16 @@ class Whens:
                     track.settle_ns = late[atom]
                 self._whens.append(old)
             else:
-                self._whens.append(_fresh(query, query.node, keys, late))
+                free = free_ns.get(query.ref.id, -EVER)
+                follower = Follower(query.node, from_s(query.gate.update_s), free)
+                tracks = {atom: Track(settle) for atom, settle in late.items()}
+                self._whens.append(_When(query, follower, keys, tracks))
         self._names = {key for when in self._whens for key in when.keys.values()}
 
-    def goes_on(self, key: _Key, before: Whens) -> bool:
-        """Whether the one of `key` was taken over from `before` as it was."""
-        return any(when in before._whens for when in self._whens if when.query.key == key)
+    def gone(self, queries: Sequence[Query], atoms: Mapping[str, Query]) -> list[_Key]:
+        """Which of these do not go on as they are once there are `queries`, on `atoms`."""
+        after = {query.key: _keys(query, atoms) for query in queries}
+        return [w.query.key for w in self._whens if after.get(w.query.key) != w.keys]
 
     def names(self, key: _Key) -> bool:
         """Whether the query of `key` is an atom of one of them."""
@@ -131,6 +137,5 @@ class Whens:
         return score, [evidence for h in heard for evidence in h.evidence]
 
 
-def _fresh(query: Query, node: Node, keys: Mapping[Atom, _Key], late: Mapping[Atom, int]) -> _When:
-    tracks = {atom: Track(settle_ns) for atom, settle_ns in late.items()}
-    return _When(query, Follower(node, from_s(query.gate.update_s)), keys, tracks)
+def _keys(query: Query, atoms: Mapping[str, Query]) -> dict[Atom, _Key]:
+    return {atom: atoms[query.id_of(atom)].key for atom in query.atoms}
