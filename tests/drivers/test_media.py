@@ -1,16 +1,11 @@
-"""The media driver on real files and a real local HTTP server."""
+"""The media driver on real files."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import subprocess
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,91 +13,23 @@ import msgspec
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from agent.clock import NS_PER_S, Clock, ManualClock, SystemClock
 from agent.contracts import Driver
-from agent.errors import (
-    BadData,
-    ConfigError,
-    DeviceLost,
-    DeviceNotFound,
-    DriverError,
-    EndOfStream,
-    ReadTimeout,
-)
-from agent.redact import redact
-from agent.types import Sample
+from agent.errors import ConfigError, DeviceLost, ReadTimeout
 from drivers._av.reader import MediaReader
-from drivers.media import PLUGIN, MediaConfig, MediaDriver
-from tests.contracts.driver_contract import (
-    START_NS,
-    DriverContract,
-    LiveDriverContract,
-    by_stream,
-    read_all,
-)
-from tests.fakes.clips import corrupt, packet_times, tone, write_clip
+from drivers.media import MediaConfig
+from tests.contracts.driver_contract import START_NS, DriverContract, by_stream, read_all
+from tests.fakes.clips import packet_times, tone, write_clip
+from tests.fakes.media import build, content, pictures, play, short_clip, times
 
-LOGIN = "me:s3cret@"
 NTSC = Fraction(1001, 30000)
-
-
-def pictures(count: int, size: tuple[int, int] = (64, 48)) -> list[np.ndarray]:
-    """Grey pictures, each of another shade than the one before."""
-    return [np.full((size[1], size[0], 3), 8 * (n % 30), np.uint8) for n in range(count)]
-
-
-def build(source: Path | str, clock: Clock | None = None, **fields: Any) -> MediaDriver:
-    """A driver named `cam`, unpaced unless said otherwise."""
-    place = {"url": source} if isinstance(source, str) else {"path": source}
-    config = MediaConfig(**place, **{"speed": 0, **fields})
-    return PLUGIN("cam", config, clock or ManualClock(START_NS))
-
-
-def play(source: Path | str, **fields: Any) -> dict[str, list[Sample]]:
-    driver = build(source, **fields)
-    driver.connect()
-    try:
-        return by_stream(list(read_all(driver, 100_000)))
-    finally:
-        driver.disconnect()
-
-
-def play_damaged(source: Path | str, **fields: Any) -> tuple[list[Sample], list[str], DriverError]:
-    """All samples, what BadData said, and the error that it ended with."""
-    driver = build(source, **fields)
-    driver.connect()
-    samples: list[Sample] = []
-    told: list[str] = []
-    while True:
-        try:
-            samples += driver.read(1)
-        except BadData as exc:
-            told.append(str(exc))
-        except DriverError as exc:
-            driver.disconnect()
-            return samples, told, exc
-
-
-def times(blocks: list[Sample]) -> np.ndarray:
-    """Stamps of all ticks in ns from START_NS."""
-    return np.concatenate([b.t_ns for b in blocks]) - START_NS
-
-
-def content(blocks: list[Sample]) -> np.ndarray:
-    return np.concatenate([b.data for b in blocks])
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One second of 30 Hz video and 48 kHz stereo sound."""
-    path = tmp_path_factory.mktemp("media") / "clip.mp4"
-    sound = tone(48000, 48000, channels=2)
-    faststart = {"movflags": "faststart"}
-    return write_clip(path, frames=pictures(30), sound=sound, options=faststart)
+    return short_clip(tmp_path_factory.mktemp("media") / "clip.mp4")
 
 
 class FileContract(DriverContract):
@@ -131,12 +58,6 @@ class TestLooping(FileContract):
     @pytest.fixture
     def make_driver(self, clip: Path, clock: Clock) -> Callable[[], Driver]:
         return lambda: build(clip, clock, speed=1, loop=True)
-
-
-class TestLiveUrl(LiveDriverContract):
-    @pytest.fixture
-    def make_driver(self, server: Server, clock: Clock) -> Callable[[], Driver]:
-        return lambda: build(server.url("mjpeg"), clock)
 
 
 class TestTimes:
@@ -409,270 +330,6 @@ class TestPictures:
     ) -> None:
         (first, *_) = play(clip, **limits)["cam_video"]
         assert first.stream.shape == first.data.shape[1:] == shape
-
-
-class TestDamage:
-    @pytest.mark.parametrize(
-        ("name", "content", "said"),
-        [
-            ("none.mp4", None, "none.mp4: no such file"),
-            ("text.mp4", b"just a few words\n" * 99, "text.mp4: not a media file, or damaged"),
-            ("empty.wav", b"", "empty.wav: not a media file, or damaged"),
-        ],
-    )
-    def test_what_cannot_be_opened_is_said_in_one_line(
-        self, tmp_path: Path, name: str, content: bytes | None, said: str
-    ) -> None:
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
-        with pytest.raises(DeviceNotFound, match=r"^media cam: .*") as caught:
-            build(tmp_path / name).connect()
-        assert said in str(caught.value)
-        assert "\n" not in str(caught.value)
-
-    def test_a_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(DeviceNotFound, match="is a directory"):
-            build(tmp_path).connect()
-
-    def test_subtitles_only(self, tmp_path: Path) -> None:
-        (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello\n")
-        with pytest.raises(DeviceNotFound, match="no video or audio track that can be decoded"):
-            build(tmp_path / "a.srt").connect()
-
-    def test_an_mp4_cut_off_before_its_index(self, tmp_path: Path) -> None:
-        path = write_clip(tmp_path / "a.mp4", frames=pictures(30))
-        path.write_bytes(path.read_bytes()[:-200])
-        with pytest.raises(DeviceNotFound, match="not a media file, or damaged"):
-            build(path).connect()
-
-    def test_a_file_cut_off_in_the_middle_gives_what_is_there(self, tmp_path: Path) -> None:
-        path = tmp_path / "a.mkv"
-        write_clip(path, frames=pictures(60), sound=tone(96000, 48000), codecs=("mjpeg", "flac"))
-        whole = play(path)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        samples, _, end = play_damaged(path)
-        assert isinstance(end, EndOfStream)
-        for name, blocks in by_stream(samples).items():
-            assert 0.3 < len(blocks) / len(whole[name]) < 0.7
-            got, wanted = content(blocks[:-1]), content(whole[name])
-            np.testing.assert_array_equal(got, wanted[: len(got)])
-
-    def test_each_bad_packet_is_told_once_and_counted(
-        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        path = write_clip(
-            tmp_path / "a.mov",
-            frames=pictures(30),
-            sound=tone(8000, 8000),
-            rate=8000,
-            codecs=("png", "pcm_s16le"),
-        )
-        corrupt(path, "video", [3, 4, 10])
-        samples, told, end = play_damaged(path)
-        assert isinstance(end, EndOfStream)
-        assert len(told) == 3
-        assert all("cam_video: bad packet" in line and "\n" not in line for line in told)
-        streams = by_stream(samples)
-        video = streams["cam_video"]
-        assert [(b.seq, b.lost) for b in video if b.lost] == [(5, 2), (11, 1)]
-        assert times(video).tolist() == [
-            n * NS_PER_S // 30 for n in range(30) if n not in (3, 4, 10)
-        ]
-        assert len(content(streams["cam_audio"])) == 8000
-        assert capfd.readouterr() == ("", "")
-
-    def test_bad_sound_is_a_gap_of_the_right_length(self, tmp_path: Path) -> None:
-        sound = tone(96000, 48000)
-        path = write_clip(tmp_path / "a.mkv", sound=sound, codecs=("", "flac"))
-        corrupt(path, "audio", [5, 6])
-        samples, told, _ = play_damaged(path)
-        (gap,) = [s for s in samples if s.lost]
-        assert len(told) == 2
-        assert sum(map(len, samples)) + gap.lost == len(sound)
-        np.testing.assert_array_equal(gap.data, sound[gap.seq : gap.seq + len(gap)])
-        assert abs(int(gap.t_ns[0]) - START_NS - gap.seq * NS_PER_S / 48000) < 1_000_000
-
-    def test_a_file_of_nothing_but_bad_packets(self, tmp_path: Path) -> None:
-        path = write_clip(tmp_path / "a.mov", frames=pictures(5), codecs=("png", ""))
-        corrupt(path, "video", range(5))
-        with pytest.raises(DeviceNotFound, match="nothing in it can be decoded"):
-            build(path).connect()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        # The driver hangs up when it is disconnected.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.server.serve(self)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    """/file: the clip. /cut: half of it. /mjpeg: a live camera of 20 pictures. /stall: one that
-    falls silent after five. /live.ts: one with sound and a clock. /private: asks for a password.
-    """
-
-    def __init__(self, clip: Path, live: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.clip, self.live = clip.read_bytes(), live.read_bytes()
-        self.closing = threading.Event()
-
-    def url(self, path: str, login: str = "") -> str:
-        return f"http://{login}127.0.0.1:{self.server_port}/{path}"
-
-    def serve(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.partition("?")[0]
-        if path in ("/file", "/cut"):
-            request.send_response(200)
-            request.send_header("Content-Length", str(len(self.clip)))
-            request.end_headers()
-            request.wfile.write(self.clip[: len(self.clip) // (2 if path == "/cut" else 1)])
-        elif path in ("/mjpeg", "/stall"):
-            request.send_response(200)
-            request.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
-            request.end_headers()
-            for picture in pictures(5 if path == "/stall" else 20):
-                jpeg = io.BytesIO()
-                Image.fromarray(picture).save(jpeg, "JPEG")
-                head = (
-                    f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {jpeg.tell()}\r\n\r\n"
-                )
-                request.wfile.write(head.encode() + jpeg.getvalue() + b"\r\n")
-                self.closing.wait(0.02)
-            if path == "/stall":
-                self.closing.wait(30)
-        elif path == "/live.ts":
-            request.send_response(200)
-            request.end_headers()
-            for start in range(0, len(self.live), 188 * 40):
-                request.wfile.write(self.live[start : start + 188 * 40])
-                self.closing.wait(0.01)
-        elif path == "/private":
-            request.send_response(401)
-            request.send_header("WWW-Authenticate", 'Basic realm="x"')
-            request.end_headers()
-        else:
-            request.send_error(404)
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of an MPEG transport stream."""
-    path = tmp_path_factory.mktemp("live") / "live.ts"
-    return write_clip(path, frames=pictures(60), sound=tone(96000, 48000))
-
-
-@pytest.fixture(scope="module")
-def server(clip: Path, live: Path) -> Iterator[Server]:
-    with Server(clip, live) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.closing.set()
-        server.shutdown()
-        thread.join()
-
-
-class TestNetwork:
-    def test_a_file_over_http_is_played_as_a_local_one(self, server: Server, clip: Path) -> None:
-        local, remote = play(clip, speed=1), play(server.url("file"), speed=1)
-        for name in ("cam_video", "cam_audio"):
-            np.testing.assert_array_equal(content(local[name]), content(remote[name]))
-            np.testing.assert_array_equal(times(local[name]), times(remote[name]))
-
-    def test_a_connection_that_breaks_is_a_lost_device(self, server: Server) -> None:
-        driver = build(server.url("cut"))
-        driver.connect()
-        with pytest.raises(DeviceLost, match="/cut: connection lost"):
-            list(read_all(driver, 1000))
-
-    def test_a_live_camera_is_stamped_as_it_arrives(self, server: Server) -> None:
-        clock = SystemClock()
-        before_ns = clock.now_ns()
-        blocks, _, end = play_damaged(server.url("mjpeg"), clock=clock, speed=1)
-        assert isinstance(end, DeviceLost)
-        assert len(blocks) == 20
-        info = blocks[0].stream
-        assert (info.rate_hz, info.clock) == (None, "host")  # FFmpeg's 25 Hz would be made up
-        for block in blocks:
-            assert before_ns < block.t_ns[0] == block.arrival_ns < clock.now_ns()
-        assert blocks[-1].t_ns[0] - blocks[5].t_ns[0] > 14 * 15_000_000  # as sent: 20 ms apart
-
-    def test_a_live_source_with_a_clock_gives_its_stamps_too(
-        self, server: Server, live: Path
-    ) -> None:
-        clock = SystemClock()
-        samples, _, end = play_damaged(server.url("live.ts"), clock=clock)
-        assert isinstance(end, DeviceLost)
-        streams = by_stream(samples)
-        for kind, exact_s in packet_times(live).items():
-            blocks = streams[f"cam_{kind}"]
-            assert blocks[0].stream.clock == "device"
-            device = np.concatenate([b.device_t_ns for b in blocks if b.device_t_ns is not None])
-            assert abs(device[0] - exact_s[0] * NS_PER_S) < 50_000  # a tick of its 90 kHz clock
-            assert (np.diff(device) > 0).all()
-            for block in blocks:
-                assert block.t_ns[-1] <= block.arrival_ns
-                assert (np.diff(block.t_ns) >= 0).all()
-        video_ns = [
-            int(b.device_t_ns[0]) for b in streams["cam_video"] if b.device_t_ns is not None
-        ]
-        assert len(video_ns) >= 55  # what the decoder still held is lost with the connection
-        exact_ns = [t * NS_PER_S // 1 for t in packet_times(live)["video"]]
-        assert video_ns == exact_ns[: len(video_ns)]
-        span_ns = samples[-1].arrival_ns - samples[0].arrival_ns
-        assert span_ns < 2 * NS_PER_S  # not paced: the server sends it faster than it plays
-
-    def test_a_camera_that_falls_silent_is_lost(self, server: Server) -> None:
-        driver = build(server.url("stall"), network_timeout_s=0.3)
-        driver.connect()
-        with pytest.raises(DeviceLost, match=r"silent for 0\.3 s"):
-            list(read_all(driver, 1000))
-        driver.disconnect()
-
-    @pytest.mark.parametrize("path", ["private?token=s3cret", "missing?token=s3cret"])
-    def test_secrets_stay_out_of_messages(self, server: Server, path: str) -> None:
-        with pytest.raises(DeviceNotFound) as caught:
-            build(server.url(path, LOGIN)).connect()
-        whole = "".join(traceback.format_exception(caught.value))
-        assert "s3cret" not in whole
-        assert "127.0.0.1" in str(caught.value)
-        assert "40" in str(caught.value)
-
-    def test_secrets_stay_out_of_streams_and_later_errors(self, server: Server) -> None:
-        driver = build(server.url("cut?token=s3cret", LOGIN))
-        driver.connect()
-        assert "s3cret" not in repr(driver.streams)
-        with pytest.raises(DriverError) as caught:
-            list(read_all(driver, 1000))
-        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
-
-    def test_nobody_listens(self) -> None:
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as gone:
-            port = gone.server_port
-        with pytest.raises(DeviceNotFound, match=f"127.0.0.1:{port}/x: connection refused"):
-            build(f"rtsp://{LOGIN}127.0.0.1:{port}/x").connect()
-
-
-@given(
-    st.text("abc:@/?#%&=.s", max_size=12),
-    st.text("abc:@/?#%&=.s", max_size=12),
-    st.sampled_from(["http", "rtsp", "async:https"]),
-)
-def test_no_password_survives_redaction(before: str, after: str, scheme: str) -> None:
-    shown = redact(f"{scheme}://user:{before}s3cret{after}@camera:554/live?key=s3cret")
-    assert "s3cret" not in shown
-
-
-def test_redaction_keeps_what_people_need() -> None:
-    assert redact("rtsp://me:pw@camera:554/live/1?x=1#y") == "rtsp://camera:554/live/1"
-    assert redact("http://[::1]:80") == "http://[::1]:80"
-    assert redact("http://camera/a@b") == "http://camera/***"
-    assert redact("films/me@home:1.mp4") == "films/me@home:1.mp4"
 
 
 @pytest.mark.parametrize(
