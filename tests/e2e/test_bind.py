@@ -17,20 +17,9 @@ from agent.record.writer import LogWriter
 from agent.types import Sample, StreamInfo, WindowSpec
 from encoders.signal_files import read_signal
 from encoders.space import open_space
+from tests.fakes.gestures import HZ, RECIPE, RHYTHMS_HZ, write_gesture
 from tools.bind import main
 from tools.bind_logs import Cut, log_pairs
-
-HZ = 20
-GESTURES = {"clapping": 1.0, "walking": 2.5, "a phone ringing": 5.0}
-RECIPE = {
-    "window": {"length_s": 2.0, "hop_s": 1.0},
-    "preprocess": {
-        "name": "signal",
-        "parameters": {"channels": 2, "rate_hz": HZ, "length_s": 2.0, "hop_s": 2.0},
-    },
-    "augment": "none",
-    "train": {"batch": 12, "ema": 0.9, "evaluations": 4, "rate": 3e-3},
-}
 
 
 @pytest.fixture
@@ -44,15 +33,11 @@ def _gestures(folder: Path, shuffled: bool) -> Path:
     """Ten files of each gesture, told apart by their rhythm; labels by the gesture, or by lot."""
     rng = np.random.default_rng(0)
     folder.mkdir()
-    labels = [label for label in GESTURES for _ in range(10)]
+    labels = [label for label in RHYTHMS_HZ for _ in range(10)]
     told = rng.permutation(labels) if shuffled else labels
     rows = ["file,label"]
     for i, (label, written) in enumerate(zip(labels, told, strict=True)):
-        t_s = np.arange(2 * HZ) / HZ
-        phase = 2 * np.pi * (GESTURES[label] * t_s + rng.uniform())
-        data = np.stack([t_s, np.sin(phase), np.cos(phase)], axis=1)
-        data[:, 1:] += rng.normal(0, 0.1, (len(t_s), 2))
-        np.savetxt(folder / f"{i}.csv", data, delimiter=",", header="t,left,right", comments="")
+        write_gesture(folder / f"{i}.csv", label, rng)
         rows.append(f"{i}.csv,{written}")
     path = folder / "labels.csv"
     path.write_text("\n".join(rows))
@@ -77,7 +62,7 @@ def test_labelled_signals_make_a_space_that_answers_text(
     encoder, texts = space.encoder("emg"), space.text_encoder()
     encoder.load()
     texts.load()
-    names = np.stack([e.vector for e in texts.encode(list(GESTURES))])
+    names = np.stack([e.vector for e in texts.encode(list(RHYTHMS_HZ))])
     files = [read_signal(str(tmp_path / "set" / f"{i}.csv"), "emg") for i in range(30)]
     cosines = np.stack([e.vector for e in encoder.encode(files)]) @ names.T
     assert (cosines.argmax(axis=1) == np.repeat(np.arange(3), 10)).mean() > 0.8

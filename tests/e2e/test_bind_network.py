@@ -15,19 +15,11 @@ from agent.contracts import RuntimeOptions
 from encoders.files import read_file
 from encoders.space import open_space
 from tests.encoders.test_bind_features import network
+from tests.fakes import gestures
+from tests.fakes.gestures import RHYTHMS_HZ, write_gesture
 from tools.bind import main
 
-HZ = 20
-GESTURES = {"clapping": 1.0, "walking": 2.5, "a phone ringing": 5.0}
-RECIPE = {
-    "window": {"length_s": 2.0, "hop_s": 1.0},
-    "preprocess": {
-        "name": "signal",
-        "parameters": {"channels": 2, "rate_hz": HZ, "length_s": 2.0, "hop_s": 2.0},
-    },
-    "augment": "none",
-    "train": {"batch": 12, "ema": 0.9, "evaluations": 4, "rate": 1e-2},
-}
+RECIPE = {**gestures.RECIPE, "train": {"batch": 12, "ema": 0.9, "evaluations": 4, "rate": 1e-2}}
 MODULE = """
 import torch
 from torch import nn
@@ -58,15 +50,11 @@ def nothing(view_shape, dim):
 def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ten files of each gesture, told apart by their rhythm."""
     rng = np.random.default_rng(0)
-    for label, hz in GESTURES.items():
+    for label in RHYTHMS_HZ:
         folder = tmp_path / "set" / label.replace(" ", "_")
         folder.mkdir(parents=True)
         for i in range(10):
-            t_s = np.arange(2 * HZ) / HZ
-            phase = 2 * np.pi * (hz * t_s + rng.uniform())
-            data = np.stack([t_s, np.sin(phase), np.cos(phase)], axis=1)
-            data[:, 1:] += rng.normal(0, 0.1, (len(t_s), 2))
-            np.savetxt(folder / f"{i}.csv", data, delimiter=",", header="t,a,b", comments="")
+            write_gesture(folder / f"{i}.csv", label, rng)
     (tmp_path / "emg.yaml").write_text(yaml.safe_dump(RECIPE))
     (tmp_path / "my_towers.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -84,9 +72,9 @@ def _answered(folder: Path, files: Path) -> float:
     encoder, texts = space.encoder("emg"), space.text_encoder()
     encoder.load()
     texts.load()
-    names = np.stack([e.vector for e in texts.encode(list(GESTURES))])
+    names = np.stack([e.vector for e in texts.encode(list(RHYTHMS_HZ))])
     right = []
-    for number, label in enumerate(GESTURES):
+    for number, label in enumerate(RHYTHMS_HZ):
         for file in sorted((files / label.replace(" ", "_")).iterdir()):
             vector = encoder.encode([read_file(str(file), "emg")])[0].vector
             right.append(int((names @ vector).argmax()) == number)
