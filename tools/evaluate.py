@@ -14,6 +14,10 @@ texts or indices from 0, files in the order of their names. Paths are below the 
 sense is its name's (image, images, rgb, audio, depth, thermal, imu, ...) or stands in
 `modalities.json`, an object of folder: sense.
 
+--calibrated counts each candidate that is a text as the agent does: by how far it is nearer to what
+is asked with than to what is ordinary of that sense, in deviations of that (`background` in
+space.yaml). Else some texts are near to all of a sense, and always its answer.
+
 A candidate of a tower with views (`views` in space.yaml) is found by its whole and by the best of
 its parts, each part of a composed query by its own. recall@k is the part of the queries with
 anything relevant among the first k, chance@1 that of a random order; of equal scores what is
@@ -68,11 +72,13 @@ def _retrieval(args: argparse.Namespace) -> int:
     space = open_space(args.space, RuntimeOptions(precision=args.precision))
     tasks = [task.strip() for task in args.tasks.split(",")] if args.tasks else []
     queries = read_queries(args.data, space.modalities, tasks)
-    scores = _score(queries, _embed(space, args.data, queries))
+    vectors = _embed(space, args.data, queries)
+    scores = _score(queries, vectors, _Usual(space, vectors) if args.calibrated else None)
     if args.json:
         content = {
             "space": space.identity,
             "precision": args.precision or space.precision,
+            "calibrated": args.calibrated,
             "tasks": {task: _figures(own) for task, own in scores.items()},
         }
         with open_atomic(args.json) as file:
@@ -97,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     retrieval.add_argument("--json", type=Path, metavar="OUT", help="write the figures here too")
     retrieval.add_argument("--precision", help="fp32 or int8 (default: each tower's own)")
+    retrieval.add_argument(
+        "--calibrated", action="store_true", help="count texts from what is ordinary (see above)"
+    )
     retrieval.add_argument("--tasks", metavar="A,B", help="only these (default: all there are)")
     retrieval.set_defaults(run=_retrieval)
     evaluate_events.add_command(commands)
@@ -130,7 +139,31 @@ def _vectors(space: ModelSpace, folder: Path, item: Item) -> NDArray[np.float32]
     return space.embed_file(str(folder / item.value), item.modality).rows
 
 
-def _score(queries: Sequence[Query], vectors: Vectors) -> dict[str, RetrievalScores]:
+class _Usual:
+    """How near texts are to what is ordinary of a sense, reckoned once for each."""
+
+    def __init__(self, space: ModelSpace, vectors: Vectors) -> None:
+        self._space = space
+        self._vectors = vectors
+        self._known: dict[tuple[Item, str], tuple[float, float]] = {}
+
+    def __call__(self, query: Query) -> NDArray[np.float64] | None:
+        """As Pool.scores takes it; None for what is not texts found by other senses."""
+        senses = [part.modality for part in query.parts]
+        if TEXT in senses or any(item.modality != TEXT for item in query.candidates):
+            return None
+        return np.array([[self._of(item, sense) for item in query.candidates] for sense in senses])
+
+    def _of(self, text: Item, sense: str) -> tuple[float, float]:
+        key = text, sense
+        if key not in self._known:
+            self._known[key] = self._space.prior(self._vectors[text][0], sense)
+        return self._known[key]
+
+
+def _score(
+    queries: Sequence[Query], vectors: Vectors, usual: _Usual | None
+) -> dict[str, RetrievalScores]:
     """By task, in the order of their first lines."""
     pools: dict[tuple[Item, ...], Pool] = {}
     by_task: dict[str, list[tuple[NDArray[np.int64], int]]] = {}
@@ -141,7 +174,8 @@ def _score(queries: Sequence[Query], vectors: Vectors) -> dict[str, RetrievalSco
         parts = np.concatenate([vectors[item][:1] for item in query.parts])  # what is asked: wholes
         relevant = np.zeros(len(pool), np.bool_)
         relevant[list(query.relevant)] = True
-        ranks = relevant_ranks(pool.scores(parts), relevant)
+        scores = pool.scores(parts, None if usual is None else usual(query))
+        ranks = relevant_ranks(scores, relevant)
         by_task.setdefault(query.task, []).append((ranks, len(pool)))
     return {
         task: score_retrieval([ranks for ranks, _ in own], [size for _, size in own])

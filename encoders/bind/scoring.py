@@ -77,18 +77,22 @@ class Pool:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def scores(self, parts: NDArray[np.float32]) -> Float64Array:
+    def scores(self, parts: NDArray[np.float32], usual: Float64Array | None = None) -> Float64Array:
         """float64 (n,): of a query of one or several parts, float32 (p, dim) unit vectors.
 
         Each part's nearness to a candidate is the mean of its cosines with the whole and with the
         best of the views (agent.ordinary.nearness), so that with several views each part may find
         its own. Of several parts each is counted in deviations over the candidates, and their mean
         is the score: the cosines of one sense spread less than those of another, and would have no
-        say (docs/queries.md; the agent counts in deviations of what is ordinary).
+        say (docs/queries.md; the agent counts in deviations of what is ordinary). usual: (p, n, 2),
+        mean and deviation of how near each candidate is to what is ordinary of a part's sense, from
+        which its nearness is counted.
         """
         cosines = parts.astype(np.float64) @ self._views.T
         best = np.maximum.reduceat(cosines, self._starts, axis=1)
         near = nearness(np.stack([cosines[:, self._starts], best], axis=-1))
+        if usual is not None:
+            near = (near - usual[..., 0]) / np.maximum(usual[..., 1], LEAST_DEVIATION)
         if len(near) > 1:
             near = (near - near.mean(axis=1, keepdims=True)) / np.maximum(
                 near.std(axis=1, keepdims=True), LEAST_DEVIATION

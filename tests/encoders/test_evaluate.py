@@ -13,6 +13,7 @@ import soundfile
 from PIL import Image
 
 from agent.errors import ConfigError
+from agent.ordinary import ordinary
 from encoders.bind.scoring import Pool
 from tools import evaluate
 from tools.evaluate import main
@@ -280,6 +281,32 @@ def test_the_parts_of_a_composed_query_have_an_equal_say(folder: Path, tmp_path:
     near = np.array([[float(views[0] @ part) for views in candidates] for part in parts])
     expected = ((near.T - near.mean(axis=1)) / near.std(axis=1)).mean(axis=1)
     np.testing.assert_allclose(Pool(candidates).scores(parts), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_texts_are_counted_from_what_is_ordinary(folder: Path, tmp_path: Path) -> None:
+    names = ["a dog", "the sea", "red"]
+    told = line(text=None, image="images/red.png", pool=None, candidates=names, relevant=["red"])
+    write(folder, told, line(), line(text="a cat", pool=None, candidates=names, relevant=[0]))
+    output = tmp_path / "scores.json"
+    arguments = ["retrieval", "--data", str(folder), "--calibrated", "--json", str(output)]
+    assert main(arguments) == 0
+    assert json.loads(output.read_text())["calibrated"] is True
+
+    queries = read_queries(folder, SENSES)
+    space = evaluate.open_space("compact", evaluate.RuntimeOptions())
+    vectors = evaluate._embed(space, folder, queries)
+    usual = evaluate._Usual(space, vectors)
+    assert usual(queries[1]) is None, "files"
+    assert usual(queries[2]) is None, "texts found by a text"
+    (shown,) = vectors[queries[0].parts[0]]
+    texts = [vectors[item] for item in queries[0].candidates]
+    bank = space.background("image")[:, 0]
+    by_hand = []
+    for (text,) in texts:
+        mean, deviation = ordinary(bank @ text, space.dim)
+        by_hand.append((text @ shown - mean) / deviation)
+    scores = Pool(texts).scores(shown[np.newaxis], usual(queries[0]))
+    np.testing.assert_allclose(scores, by_hand, rtol=1e-3, atol=1e-3)
 
 
 def test_a_file_that_cannot_be_read_is_one_line_with_its_task(

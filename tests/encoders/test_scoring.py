@@ -114,6 +114,23 @@ def test_each_part_has_equal_say_however_its_cosines_spread(
     np.testing.assert_allclose(pool.scores(np.stack([one, faint])), expected, rtol=1e-3, atol=1e-3)
 
 
+@given(st.integers(1, 8), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_what_is_as_near_as_is_usual_has_no_lead(candidates: int, parts: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = unit(*rng.normal(size=(candidates, 16)).tolist())
+    asked = unit(*rng.normal(size=(parts, 16)).tolist())
+    pool = Pool([vector[np.newaxis] for vector in vectors])
+    means = asked.astype(float) @ vectors.T  # as near as is usual, each of them
+    deviations = rng.uniform(0.01, 0.2, means.shape)
+    usual = np.stack([means, deviations], axis=-1)
+    np.testing.assert_allclose(pool.scores(asked, usual), 0, atol=1e-3)
+    usual[:, 0, 0] -= 2 * deviations[:, 0]  # the first is two deviations nearer
+    scores = pool.scores(asked, usual)
+    assert relevant_ranks(scores, np.arange(candidates) == 0)[0] == 1
+    if parts == 1:
+        assert scores[0] == pytest.approx(2, abs=1e-3)
+
+
 def test_each_part_may_find_its_own_view() -> None:
     dog, clock, sea = np.eye(3, dtype=np.float32)
     blend = unit([1, 1, 0])
