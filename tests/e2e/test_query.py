@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,15 +20,35 @@ DEMO = ROOT / "configs" / "demo"
 CONFIG = ROOT / "configs" / "synthetic.yaml"
 
 
-def test_a_query_counts_from_the_next_window_and_costs_none(tmp_path: Path) -> None:
-    """The vectors that the bus tells are of every hop before and after; the event is of the first
-    window that ended once the command had begun, or of one that was still under way.
+def counters(control: str) -> tuple[dict[str, int], Counter[str]]:
+    """What the agent itself counts: windows by stream, and all that may be lost on the way."""
+    health = request(control, "status", 10.0).result["health"]
+    lost = Counter(health["drops"])
+    for stream in health["streams"]:
+        for what in ("lost", "bad", "overruns", "skipped"):
+            lost[f"{stream['stream']} {what}"] = stream[what]
+    return {s["stream"]: s["windows"] for s in health["streams"]}, +lost
+
+
+@pytest.mark.parametrize("already", [3, 1000])
+def test_a_query_counts_from_the_next_window_and_costs_none(tmp_path: Path, already: int) -> None:
+    """The vectors that the bus tells are of every hop before and after, and the agent counts none
+    lost; the event is of the first window that ended once the command had begun, or of one that was
+    still under way.
     """
+    known = yaml.safe_load(CONFIG.read_text())
+    known["queries"] = [{"text": "a dog", "id": f"q{n}"} for n in range(already)]
+    known["bus"] = {"score_hz": 0}
+    streams = known["drivers"]["senses"]["streams"]
+    for name in ("camera", "depth", "thermal"):  # what a slow machine may skip in any case
+        del streams[name]
+    config = tmp_path / "known.yaml"
+    config.write_text(yaml.safe_dump(known))
     asked = tmp_path / "asked.yaml"
     gate = {"enter": 0.0, "exit": 0.0}
     query = {"id": "it", "text": "a room", "streams": ["microphone"], "gate": gate}
     asked.write_text(yaml.safe_dump({"queries": [query]}))
-    with agent("--config", CONFIG, "--set", "bus.bulk=tcp://127.0.0.1:*") as running:
+    with agent("--config", config, "--set", "bus.bulk=tcp://127.0.0.1:*") as running:
         assert running.process.stdout is not None
         bulk = running.process.stdout.readline().split()[1]
         topics = "sensebind/v1/synthetic/"
@@ -40,11 +61,13 @@ def test_a_query_counts_from_the_next_window_and_costs_none(tmp_path: Path) -> N
                 assert isinstance(message, EmbeddingMessage)
                 ends.append(message.window.end.ns)
                 if len(ends) == 4:
+                    windows, lost = counters(running.control)
                     assert main(["add", "--from", str(asked), "--connect", running.control]) == 0
                     put_ns = time.time_ns()
                 if len(ends) == 12:
                     break
             told = events.receive(5.0)
+        windows_after, lost_after = counters(running.control)
     assert told is not None
     event = told[1]
     assert isinstance(event, Event)
@@ -53,6 +76,9 @@ def test_a_query_counts_from_the_next_window_and_costs_none(tmp_path: Path) -> N
     first_ns = evidence.window.end.ns
     assert not [end for end in ends if put_ns < end < first_ns], "a window passed it by"
     assert {b - a for a, b in pairwise(ends)} == {500_000_000}, "none dropped"
+    assert lost_after == lost
+    # Eight have come since, and health is of each second.
+    assert windows_after["microphone"] - windows["microphone"] >= 5
 
 
 def test_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
