@@ -36,10 +36,18 @@ from agent.extras import needs_extra
 from agent.types import check_name
 from encoders.bind.binding import BindRecipe, base_folder, copy_base, read_recipe
 from encoders.bind.judging import check_enough
-from encoders.bind.pairs import Collector, Source, parse_source
+from encoders.bind.pairs import Collector, Source
 from encoders.manifest import read_manifest
 from encoders.space import open_space
-from tools.bind_parts import MINUTES, TEXT, fit_told, gather, latency_ms
+from tools.bind_parts import (
+    MINUTES,
+    TEXT,
+    asked_pairs,
+    asked_training,
+    fit_told,
+    gather,
+    latency_ms,
+)
 from tools.bind_tune import add_arguments, tune
 
 if TYPE_CHECKING:
@@ -77,14 +85,10 @@ def _main(argv: Sequence[str] | None) -> int:
     space = open_space(args.space, RuntimeOptions(threads=args.threads))
     base = base_folder(args.space)
     recipe = read_recipe(args.recipe, read_manifest(base), args.modality)
-    sources = [parse_source(text) for text in args.pairs]
-    anchor = args.anchor or (TEXT if all(s.kind == "labels" for s in sources) else "image")
+    sources, anchor = asked_pairs(args)
     if anchor != TEXT:
         space.encoder(anchor)  # said before anything is read
-    minutes = args.minutes
-    if minutes is None and args.steps is None and not {"minutes", "steps"} & recipe.train.keys():
-        minutes = MINUTES
-    config = recipe.config(minutes, args.steps, args.seed)
+    config = asked_training(args, recipe)
     with needs_extra("bind"):
         import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -14,7 +15,13 @@ from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError
 from agent.types import Window
 from encoders.bind.binding import BindRecipe
-from encoders.bind.pairs import Collector, Source, labelled_files, paired_files
+from encoders.bind.pairs import (
+    Collector,
+    Source,
+    labelled_files,
+    paired_files,
+    parse_source,
+)
 from encoders.bind.schedule import TrainConfig
 from encoders.files import read_file
 from encoders.space import ModelSpace, open_space
@@ -27,12 +34,40 @@ if TYPE_CHECKING:
     from encoders.bind.examples import Examples
     from encoders.bind.train import Augment, Fitted
 
-__all__ = ["MINUTES", "TEXT", "fit_told", "gather", "latency_ms"]
+__all__ = [
+    "MINUTES",
+    "TEXT",
+    "asked_pairs",
+    "asked_training",
+    "fit_told",
+    "gather",
+    "latency_ms",
+]
 
 TEXT = "text"
 STRETCH_S = 10.0
 MINUTES = 5.0  # to train, where nothing says how long
 TIMED_CALLS = 30
+
+
+def asked_pairs(args: argparse.Namespace) -> tuple[list[Source], str]:
+    """The sources of --pairs, and the anchor: --anchor, or text where all of them are labels, or
+    else pictures. Raises ConfigError for a source that is not well formed.
+    """
+    sources = [parse_source(text) for text in args.pairs]
+    labels = all(source.kind == "labels" for source in sources)
+    return sources, args.anchor or (TEXT if labels else "image")
+
+
+def asked_training(args: argparse.Namespace, recipe: BindRecipe) -> TrainConfig:
+    """The recipe's training for --minutes or --steps, for MINUTES where nobody says how long.
+
+    Raises ConfigError for what does not fit.
+    """
+    minutes = args.minutes
+    if minutes is None and args.steps is None and not {"minutes", "steps"} & recipe.train.keys():
+        minutes = MINUTES
+    return recipe.config(minutes, args.steps, args.seed)
 
 
 def gather(source: Source, collector: Collector, recipe: BindRecipe, modality: str) -> None:

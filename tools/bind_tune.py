@@ -20,12 +20,12 @@ from agent.extras import needs_extra
 from agent.types import check_name
 from encoders.bind.binding import BindRecipe, base_folder, copy_base, read_recipe
 from encoders.bind.judging import check_enough, judge
-from encoders.bind.pairs import Collector, parse_source
+from encoders.bind.pairs import Collector
 from encoders.bind.report import FileFigures, write_report
 from encoders.imagebind import folder as exports
 from encoders.manifest import read_entry, read_manifest
 from encoders.space import open_space
-from tools.bind_parts import MINUTES, TEXT, fit_told, gather, latency_ms
+from tools.bind_parts import TEXT, asked_pairs, asked_training, fit_told, gather, latency_ms
 
 if TYPE_CHECKING:
     from encoders.bind.judging import Judgement
@@ -79,16 +79,12 @@ def tune(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
             f"--recipe: augment is {recipe.augment!r}, expected none with --tune head, whose "
             "blocks see each view once"
         )
-    sources = [parse_source(text) for text in args.pairs]
-    anchor = args.anchor or (TEXT if all(s.kind == "labels" for s in sources) else "image")
+    sources, anchor = asked_pairs(args)
     if anchor == sense:
         raise ConfigError(f"--anchor: {anchor}, expected another sense than the tuned one")
     if anchor != TEXT:
         space.encoder(anchor)  # said before anything is read
-    minutes = args.minutes
-    if minutes is None and args.steps is None and not {"minutes", "steps"} & recipe.train.keys():
-        minutes = MINUTES
-    config = recipe.config(minutes, args.steps, args.seed)
+    config = asked_training(args, recipe)
     checkpoint = open_checkpoint(args.checkpoint, args.config)
     exported = _exported(base, sense, checkpoint, args.checkpoint)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,20 @@ import yaml
 from PIL import Image
 
 from agent.atomic import open_atomic
-from agent.clock import ManualClock, from_s
-from agent.record.writer import LogWriter
+from agent.clock import from_s
 from agent.types import Sample, StreamInfo, slug
 from tools import planted_motion, planted_pictures, planted_sounds
 from tools.event_labels import Label, Labels
+from tools.made_log import write_log
 from tools.output import progress
 from tools.planted_pictures import Light
 from tools.planted_sounds import Room
 from tools.planting import Deck, Plant, Planted, Rng, spread
 
-__all__ = ["Hour", "LabelledSet", "write_log"]
+__all__ = ["Hour", "LabelledSet"]
 
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
-QUEUE_MB = 8192  # all of a log is queued before it is written
+METADATA = {"made_by": "tools/make_labelled_logs.py"}
 HOURLY = 3  # of each kind
 BYSTANDERS = 60  # an hour
 ENOUGH = 8  # recordings of a kind, for one of them to be kept back as the example
@@ -86,7 +86,9 @@ class LabelledSet:
             if hour.moved:
                 moved = planted_motion.motion(hour.plants.get("watch", ()), hour.seconds, self.rng)
                 streams[planted_motion.IMU] = planted_motion.samples(moved, start_ns)
-            write_log(self.out / f"{hour.name}.mcap", streams)
+            path = self.out / f"{hour.name}.mcap"
+            samples = chain.from_iterable(streams.values())
+            write_log(path, streams, samples, agent="made", metadata=METADATA)
             for plant in (plant for plants in hour.plants.values() for plant in plants):
                 if plant.what.kind:
                     label = _label(plant, f"{hour.name}.mcap")
@@ -182,25 +184,3 @@ def _label(plant: Plant, log: str) -> Label:
         db=plant.db,
         recording=plant.what.recording,
     )
-
-
-def write_log(path: Path, streams: Mapping[StreamInfo, Iterable[Sample]]) -> None:
-    """A log of blocks of several streams, over what may be there. Raises RecordError."""
-    blocks = [sample for samples in streams.values() for sample in samples]
-    blocks.sort(key=lambda sample: (sample.arrival_ns, sample.stream.name))
-    path.unlink(missing_ok=True)  # what a run that was broken off has left
-    writer = LogWriter(
-        path,
-        clock=ManualClock(blocks[0].arrival_ns),
-        agent="made",
-        boot_id="made",
-        metadata={"made_by": "tools/make_labelled_logs.py"},
-        max_queue_mb=QUEUE_MB,
-    )
-    for info in streams:
-        writer.add_stream(info)
-    for sample in blocks:
-        writer.put(sample)
-    done = threading.Event()
-    done.set()
-    writer.run(done)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,16 +17,14 @@ import soundfile
 from PIL import Image
 
 from agent.cli import run_command
-from agent.clock import ManualClock
-from agent.record.writer import LogWriter
 from tools import demo_scenes as scenes
 from tools import demo_sources as sources
+from tools.made_log import write_log
 
 __all__ = ["main"]
 
 OUTPUT = Path(__file__).resolve().parents[1] / "configs/demo"
 JPEG_QUALITY = 65  # the whole log must stay under 8 MB
-QUEUE_MB = 1024  # all of it is queued before it is written
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,29 +43,16 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT, help="folder to write into")
     args = parser.parse_args(argv)
     sources.fetch(args.sources)
-    _write_log(args.sources, args.output / "demo.mcap")
-    _write_rest(args.sources, args.output)
-    return 0
-
-
-def _write_log(folder: Path, path: Path) -> None:
-    samples = list(scenes.samples(folder))
-    writer = LogWriter(
-        path,
-        clock=ManualClock(samples[0].arrival_ns),
+    write_log(
+        args.output / "demo.mcap",
+        (scenes.CAMERA, scenes.MICROPHONE, scenes.IMU),
+        scenes.samples(args.sources),
         agent="demo",
-        boot_id="demo",
         metadata={"made_by": "tools/make_demo.py", "sources": "SOURCES.md"},
-        max_queue_mb=QUEUE_MB,
         jpeg_quality=JPEG_QUALITY,
     )
-    for info in (scenes.CAMERA, scenes.MICROPHONE, scenes.IMU):
-        writer.add_stream(info)
-    for sample in samples:
-        writer.put(sample)
-    done = threading.Event()
-    done.set()
-    writer.run(done)
+    _write_rest(args.sources, args.output)
+    return 0
 
 
 def _write_rest(folder: Path, output: Path) -> None:

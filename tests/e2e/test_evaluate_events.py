@@ -14,8 +14,8 @@ from agent.replay import ReplayOptions, match_again, replay
 from agent.wire import Event
 from tools import evaluate
 from tools.event_labels import Label, Labels
-from tools.labelled_set import write_log
 from tools.log_tape import tape_of
+from tools.made_log import write_log
 from tools.planted_motion import IMU, motion, samples
 from tools.planting import Plant, Planted
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     swing[:, 2] += 9.81
     plant = Plant(Planted("moving", "made", swing.astype(np.float32), 12.0), 20.0, 6.0)
     data = motion([plant], SECONDS, np.random.default_rng(3))
-    write_log(path / "walk.mcap", {IMU: samples(data, START_NS)})
+    write_log(path / "walk.mcap", [IMU], samples(data, START_NS), agent="made", metadata={})
     label = Label(kind="moving", log="walk.mcap", from_s=20.0, to_s=32.0, db=6.0)
     labels = Labels(queries={"running": "moving", "rowing": "moving"}, events=[label])
     (path / "LABELS.json").write_bytes(msgspec.json.encode(labels))
