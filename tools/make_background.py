@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,6 +20,15 @@ from agent.clock import NS_PER_S
 from agent.contracts import RuntimeOptions
 from agent.errors import AgentError, ConfigError
 from agent.types import Array, Embedding, StreamInfo, Window
+from encoders.bind.sources import (
+    Record,
+    animal_sounds,
+    depth_pairs,
+    esc10,
+    photos,
+    thermal_pairs,
+)
+from encoders.bind.sources_motion import basic_motions, watch
 from encoders.files import read_file
 from encoders.manifest import read_entry
 from encoders.space import ModelSpace, open_space
@@ -30,10 +38,9 @@ __all__ = ["main", "ordinary", "synthetic", "write_bank"]
 
 SEED = 7
 GRAVITY = 9.81  # m/s^2
-WATCH_SUBJECTS = 8  # the later ones are for judging
 FRAME = (120, 160)  # of a made picture, pixels
 AUDIO_HZ, AUDIO_S = 16_000, 2.0
-WATCH_HZ, MOTIONS_HZ, MADE_IMU_HZ, IMU_S = 50, 10, 100, 5.0
+MADE_IMU_HZ, IMU_S = 100, 5.0
 
 Rng = np.random.Generator
 
@@ -42,14 +49,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--space", required=True, help="model folder, or one that ships")
     parser.add_argument("--training", required=True, type=Path, help="folder with MANIFEST.tsv")
-    parser.add_argument("--watch", required=True, type=Path, help="seglearn's watch_dataset.npy")
-    parser.add_argument("--motions", required=True, type=Path, help="aeon's BasicMotions_TRAIN.ts")
+    parser.add_argument(
+        "--cache", required=True, type=Path, help="folder of unpacked packages, make_compact's"
+    )
     parser.add_argument("-o", "--output", required=True, type=Path, help="the .npz to write")
     args = parser.parse_args(argv)
     try:
-        banks, entry = write_bank(
-            args.space, ordinary(args.training, args.watch, args.motions), args.output
-        )
+        windows = ordinary(args.training, args.cache)
+        banks, entry = write_bank(args.space, windows, args.output)
     except AgentError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
@@ -61,19 +68,23 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def ordinary(training: Path, watch: Path, motions: Path) -> list[Window]:
-    """Ordinary input of every sense, the same each time. As the command's options of these names.
+def ordinary(training: Path, cache: Path) -> list[Window]:
+    """Ordinary input of every sense, the same each time; none that is kept for validation.
 
-    Raises ConfigError and OSError for data that are not there.
+    As the command's options of these names. Raises ConfigError and OSError for data that are not
+    there.
     """
     rng = np.random.default_rng(SEED)
+    depth, thermal = _free(depth_pairs(training)), _free(thermal_pairs(training))
     return [
-        *_photos(training, rng),
+        *_some(_free(photos(training)), 64, rng),
+        *_photos_of(_choice(depth, 8, rng)),
+        *_photos_of(_choice(thermal, 24, rng)),
         *_sounds(training, rng),
-        *_files(training / "depth_pairs/depth", "depth", 32, rng),
-        *_files(training / "thermal_pairs/lwir", "thermal", 64, rng),
-        *_watch(watch, rng),
-        *_motions(motions, rng),
+        *_some(depth, 32, rng),
+        *_some(thermal, 64, rng),
+        *_watch(cache / "seglearn", rng),
+        *_motions(cache / "aeon", rng),
         *synthetic(rng),
     ]
 
@@ -128,62 +139,58 @@ def _stretch(data: Array, ticks: int, rng: Rng) -> Array:
     return data[start : start + ticks]
 
 
-def _files(folder: Path, modality: str, count: int, rng: Rng) -> list[Window]:
-    names = sorted(path for path in folder.iterdir() if path.is_file())
-    if len(names) < count:
-        raise ConfigError(f"{folder}: {len(names)} files, expected at least {count}")
-    return [read_file(str(names[i]), modality) for i in rng.choice(len(names), count, False)]
+def _free(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if not record.held_out]
 
 
-def _photos(training: Path, rng: Rng) -> list[Window]:
-    """One photograph a class, and what a worn camera sees: a room, streets."""
-    return [
-        *_files(training / "photos", "image", 64, rng),
-        *_files(training / "depth_pairs/rgb", "image", 8, rng),
-        *_files(training / "thermal_pairs/rgb", "image", 24, rng),
-    ]
+def _choice(records: Sequence[Record], count: int, rng: Rng) -> list[Record]:
+    if len(records) < count:
+        raise ConfigError(f"{len(records)} recordings to be had, expected at least {count}")
+    return [records[i] for i in rng.choice(len(records), count, replace=False)]
+
+
+def _some(records: Sequence[Record], count: int, rng: Rng) -> list[Window]:
+    return [record.window() for record in _choice(records, count, rng)]
+
+
+def _photos_of(records: Sequence[Record]) -> list[Window]:
+    """What a worn camera sees: a room, streets."""
+    return [read_file(str(record.photo), "image") for record in records]
 
 
 def _sounds(training: Path, rng: Rng) -> list[Window]:
     """One 2 s stretch of a recording, at most five recordings a label."""
-    by_label: dict[str, list[str]] = defaultdict(list)
-    with (training / "MANIFEST.tsv").open(encoding="utf-8", newline="") as text:
-        for row in csv.DictReader(text, delimiter="\t"):
-            if row["kind"] == "audio":
-                by_label[row["label"]].append(str(training.parent / row["path"]))
+    by_label: dict[str, list[Record]] = defaultdict(list)
+    for record in _free([*esc10(training), *animal_sounds(training)]):
+        by_label[record.label].append(record)
     windows = []
     for label in sorted(by_label):
-        for path in rng.permutation(sorted(by_label[label]))[:5]:
-            whole = read_file(str(path), "audio")
-            rate_hz = whole.stream.rate_hz
-            assert rate_hz is not None
-            part = _stretch(whole.data, round(AUDIO_S * rate_hz), rng)
-            windows.append(_window("audio", part, rate_hz))
+        own = by_label[label]
+        chosen = rng.permutation(len(own))[:5]
+        windows.extend(_part(own[i].window(), AUDIO_S, rng) for i in chosen)
     return windows
 
 
-def _watch(path: Path, rng: Rng) -> list[Window]:
-    """Smartwatch exercises, accelerometer in g; pickled by its publisher (BSD-3-Clause)."""
-    content = np.load(path, allow_pickle=True).item()
-    train = np.flatnonzero(np.asarray(content["subject"]) <= WATCH_SUBJECTS)
-    windows = []
-    for i in rng.choice(train, 48, replace=False):
-        data = np.asarray(content["X"][i]) * np.repeat([GRAVITY, 1.0], 3)
-        part = _stretch(data, round(IMU_S * WATCH_HZ), rng)
-        windows.append(_window("imu", part.astype(np.float32), WATCH_HZ))
-    return windows
+def _part(whole: Window, length_s: float, rng: Rng) -> Window:
+    rate_hz = whole.stream.rate_hz
+    assert rate_hz is not None
+    data = _stretch(whole.data, round(length_s * rate_hz), rng)
+    return _window(whole.stream.modality, data, rate_hz)
 
 
-def _motions(path: Path, rng: Rng) -> list[Window]:
+def _watch(package: Path, rng: Rng) -> list[Window]:
+    """Smartwatch exercises."""
+    return [_part(whole, IMU_S, rng) for whole in _some(_free(watch(package)), 48, rng)]
+
+
+def _motions(package: Path, rng: Rng) -> list[Window]:
     """Smartwatch, gravity taken out; half of them get it back in a random direction."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [line.split(":")[:6] for line in lines if line.count(":") == 6]
     windows = []
-    for i in rng.choice(len(rows), 24, replace=False):
-        data = np.array([np.fromstring(cell, sep=",") for cell in rows[i]]).T
-        data[:, :3] += _direction(rng) * GRAVITY * rng.integers(0, 2)
-        part = _stretch(data, round(IMU_S * MOTIONS_HZ), rng)
-        windows.append(_window("imu", part.astype(np.float32), MOTIONS_HZ))
+    for whole in _some(_free(basic_motions(package)), 24, rng):
+        part = _part(whole, IMU_S, rng)
+        gravity = np.zeros(part.data.shape[1], np.float32)
+        gravity[:3] = _direction(rng) * GRAVITY * rng.integers(0, 2)
+        windows.append(_window("imu", part.data + gravity, part.stream.rate_hz))
     return windows
 
 

@@ -29,7 +29,6 @@ from agent.cli import run_command
 from agent.errors import ConfigError
 from encoders.bind.compact import TOWERS
 from encoders.bind.compact.shipped import copy_shipped, name_background
-from encoders.bind.sources_motion import MOTIONS_FILE, WATCH_FILE
 from tools.demo_sources import Package, fetch
 from tools.make_background import ordinary, write_bank
 from tools.output import progress_bars, report_console
@@ -105,7 +104,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _ship(made: Path, to: Path, data: Path, cache: Path) -> None:
     """`to` is there whole or not at all."""
-    windows = ordinary(data, cache / "seglearn" / WATCH_FILE, cache / "aeon" / MOTIONS_FILE)
+    windows = ordinary(data, cache)
     to.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=to.parent) as folder:
         part = Path(folder) / to.name
