@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from agent.config import GateConfig
 from agent.match.gate import Gate
 from tools.event_scores import Alarm, Span, count, poisson_interval, quantile, wilson_interval
 from tools.event_traces import alarms_at
-from tools.planting import LEVELS_DB, Planted, spread
 
 WHOLE = (0.0, 3600.0)
 
@@ -107,26 +105,3 @@ def test_a_threshold_tells_what_the_gate_tells(
             ends.append(transition.end_ns / NS_PER_S)
     assert [one.from_s for one in told] == pytest.approx(starts)
     assert [one.to_s for one in told][: len(ends)] == pytest.approx(ends)
-
-
-@given(st.lists(st.sampled_from(["a", "b", ""]), max_size=30), st.integers(0, 99))
-def test_what_is_planted_never_overlaps_and_has_every_level(kinds: list[str], seed: int) -> None:
-    things = [Planted(kind, str(i), np.zeros(1), 3.0) for i, kind in enumerate(kinds)]
-    plants = spread(things, 200.0, np.random.default_rng(seed))
-    assert len(plants) == len(things)
-    for one, following in pairwise(plants):
-        assert following.from_s >= one.to_s + 1.0 - 1e-9
-    assert all(plant.from_s >= 0 and plant.to_s <= 200.0 for plant in plants)
-    for kind in {"a", "b"} & set(kinds):
-        levels = [plant.db for plant in plants if plant.what.kind == kind]
-        assert {levels.count(db) for db in LEVELS_DB} <= {
-            len(levels) // 3,
-            -(-len(levels) // 3),
-        }
-
-
-def test_what_does_not_fit_is_left_out() -> None:
-    things = [Planted("a", str(i), np.zeros(1), 30.0) for i in range(10)]
-    plants = spread(things, 100.0, np.random.default_rng(0))
-    assert 0 < len(plants) < 4
-    assert plants[-1].to_s <= 100.0

@@ -17,7 +17,7 @@ from encoders.bind.splits import held_out
 from tests.fakes.training import make_training, names, noise_burst
 from tools import planted_sounds
 from tools.planted_sounds import HZ, ROOMS, Room, pcm
-from tools.planting import Plant, Planted, noise
+from tools.planting import Plant, Planted
 
 SECONDS = 8.0
 ROOM = Room(0.0, 0.01)
@@ -93,18 +93,6 @@ def test_samples_are_consecutive_and_stamped() -> None:
     assert (t_ns[0], t_ns[HZ]) == (7 * NS_PER_S, 8 * NS_PER_S)
     assert [block.seq for block in blocks] == [0, HZ // 2, HZ]
     assert all(block.arrival_ns - int(block.t_ns[-1]) == 5_000_000 for block in blocks)
-
-
-@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 2.0])
-def test_noise_falls_by_its_exponent(exponent: float) -> None:
-    made = noise(1 << 16, exponent, np.random.default_rng(0))
-    assert np.sqrt(np.mean(made.astype(np.float64) ** 2)) == pytest.approx(1, abs=1e-4)
-    power = np.abs(np.fft.rfft(made)) ** 2
-    low, high = power[100:1000].mean(), power[10_000:20_000].mean()
-    expected = np.mean(np.arange(100.0, 1000) ** -exponent) / np.mean(
-        np.arange(10_000.0, 20_000) ** -exponent
-    )
-    assert decibels(low / high) / 2 == pytest.approx(decibels(expected) / 2, abs=0.6)
 
 
 def test_only_what_is_held_out_is_planted(tmp_path: Path) -> None:
