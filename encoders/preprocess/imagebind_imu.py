@@ -9,8 +9,8 @@ import numpy as np
 
 from agent.clock import NS_PER_S, from_s
 from agent.types import Array, Settings, Window
-from encoders.preprocess.base import Float32Array, window_starts
-from encoders.preprocess.motion import CHANNELS, motion, motion_rate_hz, on_grid
+from encoders.preprocess.base import Float32Array
+from encoders.preprocess.motion import CHANNELS, grid_views, motion, motion_rate_hz, on_grid
 
 __all__ = ["PLUGIN", "ImageBindImu"]
 
@@ -73,10 +73,7 @@ class ImageBindImu(Settings, frozen=True, kw_only=True):
         times_s, grid = on_grid(window, scaled, self.rate_hz)
         grid[:, _in_gaps(window, times_s, motion_rate_hz(window, self.rate_hz))] = 0
         grid = grid[[ORDER.index(channel) for channel in self.order]]
-        grid = np.pad(grid, ((0, 0), (0, max(0, self._length - grid.shape[1]))))
-        starts = window_starts(grid.shape[1], self._length, self._hop)
-        views = np.stack([grid[:, start : start + self._length] for start in starts])
-        return views.astype(np.float32)
+        return grid_views(grid, self._length, self._hop, held=False).astype(np.float32)
 
 
 def _in_gaps(window: Window, times_s: Array, rate_hz: float) -> Array:

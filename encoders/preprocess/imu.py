@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from agent.types import Settings, Window
-from encoders.preprocess.base import Float32Array, window_starts
-from encoders.preprocess.motion import CHANNELS, motion, on_grid
+from encoders.preprocess.base import Float32Array
+from encoders.preprocess.motion import CHANNELS, grid_views, motion, on_grid
 
 __all__ = ["PLUGIN", "ImuPreprocess"]
 
@@ -32,11 +32,7 @@ class ImuPreprocess(Settings, frozen=True, kw_only=True):
     def __call__(self, window: Window) -> Float32Array:
         scaled = motion(window, self.acceleration_scale, self.rotation_scale)
         _, grid = on_grid(window, scaled, self.rate_hz)
-        missing = max(0, self.length - grid.shape[1])
-        grid = np.pad(grid, ((0, 0), (0, missing)), mode="edge")
-        starts = window_starts(grid.shape[1], self.length, self.hop)
-        views = np.stack([grid[:, start : start + self.length] for start in starts])
-        return views.astype(np.float32)
+        return grid_views(grid, self.length, self.hop, held=True).astype(np.float32)
 
 
 PLUGIN = ImuPreprocess

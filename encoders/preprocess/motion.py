@@ -6,9 +6,9 @@ import numpy as np
 
 from agent.clock import NS_PER_S
 from agent.types import Array, Window
-from encoders.preprocess.base import bad_ticks, span_s, tick_rate_hz
+from encoders.preprocess.base import bad_ticks, span_s, tick_rate_hz, window_starts
 
-__all__ = ["CHANNELS", "motion", "motion_rate_hz", "on_grid"]
+__all__ = ["CHANNELS", "grid_views", "motion", "motion_rate_hz", "on_grid"]
 
 CHANNELS = 6
 # The highest output rate of a common sensor (TDK ICM-42688-P). Stamps that are nearer together are
@@ -46,6 +46,17 @@ def on_grid(window: Window, values: Array, rate_hz: float) -> tuple[Array, Array
     own_s, own = _interpolated(stamps_s, values, duration_s, own_hz)
     smooth = _box(own, max(1, round(own_hz / rate_hz)))
     return _interpolated(own_s, smooth, duration_s, rate_hz)
+
+
+def grid_views(grid: Array, length: int, hop: int, held: bool) -> Array:
+    """(k, channels, length): the whole windows of a grid (channels, m), one every `hop` ticks.
+
+    held: a grid that is shorter is filled up with its last values, else with 0.
+    """
+    missing = max(0, length - grid.shape[1])
+    grid = np.pad(grid, ((0, 0), (0, missing)), mode="edge" if held else "constant")
+    starts = window_starts(grid.shape[1], length, hop)
+    return np.stack([grid[:, start : start + length] for start in starts])
 
 
 def _interpolated(

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from agent.types import Array, Settings, Window
-from encoders.preprocess.base import Float32Array, bad_ticks, window_starts
-from encoders.preprocess.motion import on_grid
+from encoders.preprocess.base import Float32Array, bad_ticks
+from encoders.preprocess.motion import grid_views, on_grid
 
 __all__ = ["PLUGIN", "SignalPreprocess"]
 
@@ -66,9 +66,7 @@ class SignalPreprocess(Settings, frozen=True, kw_only=True):
             raise bad_ticks(window, f"numbers [n, {self.channels}]")
         values: Array = data.reshape(len(data), self.channels).astype(np.float64).T
         _, grid = on_grid(window, values, self.rate_hz)
-        grid = np.pad(grid, ((0, 0), (0, max(0, self._length - grid.shape[1]))), mode="edge")
-        starts = window_starts(grid.shape[1], self._length, self._hop)
-        views = np.stack([grid[:, start : start + self._length] for start in starts])
+        views = grid_views(grid, self._length, self._hop, held=True)
         offset, scale = (np.array(v)[:, np.newaxis] for v in (self.offset, self.scale))
         if self.normalise == "robust":
             low, offset, high = np.percentile(views, (25, 50, 75), axis=2, keepdims=True)
