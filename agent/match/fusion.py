@@ -258,7 +258,9 @@ class Fusion:
         fresh = np.array([self._fresh(stream, now_ns) for stream in streams], bool)
         may = np.stack([stream.may for stream in streams], axis=1)
         z = np.stack([stream.z for stream in streams], axis=1)
-        self._combined.observe(z, may & fresh & self._several[:, np.newaxis], now_ns)
+        per_hour = np.stack([stream.per_hour for stream in streams], axis=1)
+        high = per_hour <= self._share[:, np.newaxis]
+        self._combined.observe(z, may & fresh & self._several[:, np.newaxis], high, now_ns)
         self._together = self._combined_score()
 
     def _combined_score(self) -> Float64Array:

@@ -29,7 +29,7 @@ def listening(noise: Any) -> tuple[Combined, Any]:
     queries = noise.shape[1]
     combined, told = Combined(queries, ("mic", "cam"), 1.0), []
     for z in noise:
-        combined.observe(z, np.ones((queries, 2), bool), 0)
+        combined.observe(z, np.ones((queries, 2), bool), np.zeros((queries, 2), bool), 0)
         told.append(combined.z)
         combined.learn(np.ones(queries, bool), np.ones(queries))
     return combined, np.array(told[len(told) // 2 :])
@@ -46,7 +46,7 @@ def test_a_stream_that_is_not_there_is_left_out_of_either_sum() -> None:
     combined = Combined(3, ("mic", "cam", "watch"), 1.0)
     z = np.array([[2.0, 2.0, 9.0]] * 3)
     fresh = np.array([[True, True, False], [True, True, True], [True, False, False]])
-    combined.observe(z, fresh, 0)
+    combined.observe(z, fresh, np.zeros((3, 3), bool), 0)
     assert combined.there.tolist() == [True, True, False]
     np.testing.assert_allclose(combined.z, [4 / np.sqrt(2), 13 / np.sqrt(3), 0.0])
 
@@ -58,6 +58,57 @@ def test_one_querys_correlations_can_be_taken_over() -> None:
     assert new.correlation[0].tolist() == old.correlation[1].tolist()
     new.learn(np.array([True]), np.ones(1))
     assert new.seen[0, 0, 1] == old.seen[1, 0, 1] + 1, "a copy, not a share"
+
+
+def agreeing(events: int) -> Combined:
+    """Of three streams the first two have z 3 or so at each event."""
+    rng = np.random.default_rng(3)
+    combined = Combined(4, ("mic", "cam", "watch"), 0.5)
+    fresh = np.ones((4, 3), bool)
+    for _ in range(events):
+        for z in [[3.0, 3.0, 0.0]] * 6 + [[0.0, 0.0, 0.0]] * 20:
+            row = np.array([z] * 4) + rng.normal(0.0, 0.3, (4, 3))
+            combined.observe(row, fresh, row > 2.0, 0)
+    return combined
+
+
+def test_a_stream_that_never_agrees_with_another_counts_for_little() -> None:
+    combined = agreeing(20)
+    assert combined.times[:, 0].tolist() == [[20.0] * 3] * 4, "an event is one time, however long"
+    mic, cam, watch = combined.worth.T
+    np.testing.assert_allclose(mic, cam, rtol=0.1)
+    assert (watch < 0.25 * mic).all()
+    combined.observe(
+        np.array([[3.0, 3.0, 0.0]] * 4), np.ones((4, 3), bool), np.zeros((4, 3), bool), 0
+    )
+    assert combined.z.min() > 4.1, "nearly the 6 / sqrt(2) of the two, and not 6 / sqrt(3)"
+
+
+def test_a_stream_that_is_often_wrong_counts_for_less_and_the_others_for_no_less() -> None:
+    rng = np.random.default_rng(3)
+    combined = Combined(4, ("mic", "cam", "watch"), 0.5)
+    for there in [[3.0, 3.0, 3.0], [3.0, 0.0, 0.0], [3.0, 0.0, 0.0], [3.0, 0.0, 0.0]] * 20:
+        for z in [there] * 6 + [[0.0, 0.0, 0.0]] * 20:
+            row = np.array([z] * 4) + rng.normal(0.0, 0.3, (4, 3))
+            combined.observe(row, np.ones((4, 3), bool), row > 2.0, 0)
+    mic, cam, watch = combined.worth.T
+    np.testing.assert_allclose(cam, watch, rtol=0.1)
+    assert (mic < 0.5 * cam).all()
+    assert cam.min() > 2.0
+
+
+def test_two_streams_weigh_the_same_whatever_they_were_worth() -> None:
+    combined = agreeing(20)
+    fresh = np.array([[True, False, True]] * 4)
+    combined.observe(np.array([[2.0, 9.0, 2.0]] * 4), fresh, np.zeros((4, 3), bool), 0)
+    np.testing.assert_allclose(combined.z, 4 / np.sqrt(2))
+
+
+def test_one_querys_worths_can_be_taken_over() -> None:
+    old, new = agreeing(5), Combined(1, ("mic", "cam", "watch"), 0.5)
+    new.take(old, np.array([0]), np.array([2]))
+    assert new.worth[0].tolist() == old.worth[2].tolist()
+    assert new.worth[0, 2] < new.worth[0, 0]
 
 
 def started(rig: Rig, mic: float, cam: float) -> list[Any]:
