@@ -118,6 +118,8 @@ class WatchView:
             if stream is not None:
                 rate, lost = f"{stream.rate_hz:.0f} Hz", f"{stream.lost}"
                 age = "" if stream.age_ms is None else f"{stream.age_ms:.0f} ms"
+                if stream.doubt:
+                    state.append(f"  {stream.doubt}", "yellow")
             table.add_row(Text(name), unit.modality, state, rate, lost, age)
         return or_note(table, "none heard of yet")
 

@@ -69,6 +69,11 @@ def test_a_newer_status_is_not_hidden_by_an_older_health() -> None:
     assert "degraded  frozen" in line_with(text_of(view), "camera")
 
 
+def test_a_sensor_in_doubt_says_why() -> None:
+    text = text_of(fed(health(streams=[stream_health(doubt="has hardly changed for 7 min")])))
+    assert "online  has hardly changed for 7 min" in line_with(text, "camera")
+
+
 def test_a_live_score_is_a_bar_with_its_threshold() -> None:
     bar = line_with(text_of(fed(score(0.5))), "a cat")
     assert "█" * 10 + "░" * 4 + "|" + "░" * 5 + " 0.50" in bar
