@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from tests.fakes.portaudio import FakeSounddevice
 from tests.fakes.pulse import PulseServer
 
 
@@ -25,3 +27,11 @@ def pulse(pulse_home: PulseServer) -> Iterator[PulseServer]:
     pulse_home.start()
     yield pulse_home
     pulse_home.stop()
+
+
+@pytest.fixture
+def sd(monkeypatch: pytest.MonkeyPatch) -> FakeSounddevice:
+    """A made-up PortAudio in place of the real one."""
+    fake = FakeSounddevice()
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    return fake

@@ -180,13 +180,6 @@ class TestSound:
         two.disconnect()
 
 
-@pytest.fixture
-def sd(monkeypatch: pytest.MonkeyPatch) -> FakeSounddevice:
-    fake = FakeSounddevice()
-    monkeypatch.setitem(sys.modules, "sounddevice", fake)
-    return fake
-
-
 class TestFaults:
     """With a made-up PortAudio."""
 

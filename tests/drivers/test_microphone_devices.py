@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -155,13 +154,6 @@ class TestDiscover:
             driver.disconnect()
         finally:
             server.stop()
-
-
-@pytest.fixture
-def sd(monkeypatch: pytest.MonkeyPatch) -> FakeSounddevice:
-    fake = FakeSounddevice()
-    monkeypatch.setitem(sys.modules, "sounddevice", fake)
-    return fake
 
 
 class TestOpen:
