@@ -86,9 +86,9 @@ class Agreement:
 
     def ask(self, keys: Sequence[Key]) -> None:
         """The queries, row by row, from now on; what was learned of those that stay is kept."""
-        self._keys = keys
+        self._keys, known = keys, set(keys)
         for pair in self._pairs.values():
-            pair.times = {key: each for key, each in pair.times.items() if key in keys}
+            pair.times = {key: each for key, each in pair.times.items() if key in known}
         for stream in self._streams.values():
             stream.answers.clear()
             stream.found_ns = None
