@@ -9,6 +9,7 @@ import pytest
 
 from agent.clock import NS_PER_S
 from agent.match.combined import Combined
+from tests.fakes.streams import stream
 from tests.unit.test_matcher import CAM, MIC, Rig, brief, text
 from tests.unit.test_tail import correlated
 
@@ -159,3 +160,17 @@ def test_an_event_of_two_senses_ends_once() -> None:
         events += rig.at(242.0 + n, "mic", glass=0.0)
         events += rig.at(242.4 + n, "cam", glass=0.0)
     assert [row[1] for row in brief(events)] == ["start", "end"]
+
+
+def test_streams_are_measured_by_what_others_find_of_the_query() -> None:
+    watch = stream("watch", "imu")
+    rig = Rig(text("glass", **RATE), streams=(MIC, CAM, watch))
+    noise = np.random.default_rng(2).normal(0.0, 0.1, (240, 3))
+    for n, (heard, looked, worn) in enumerate(noise.tolist()):
+        loud = 0.8 * (n % 20 == 19)
+        rig.at(1.0 + n, "mic", glass=min(heard + loud, 0.95))
+        rig.at(1.4 + n, "cam", glass=min(looked + loud, 0.95))
+        rig.at(1.7 + n, "watch", glass=worn)
+    (worth,) = rig.matcher._fusion._combined.worth  # what no message tells
+    mic, cam, worn = worth.tolist()
+    assert min(mic, cam) > 2 * worn
