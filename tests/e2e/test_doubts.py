@@ -15,7 +15,7 @@ from agent.health import Latencies
 from agent.replay import ReplayOptions, replay
 from agent.status import Reporter
 from agent.types import Embedding
-from tools.labelled_set import write_log
+from tools.made_log import write_log
 from tools.planted_motion import HZ, IMU, motion, samples
 
 START_NS = 1_767_225_600_000_000_000
@@ -32,7 +32,8 @@ def test_a_watch_that_is_stuck_is_told_in_health_until_it_moves(
 ) -> None:
     data = motion([], SECONDS, np.random.default_rng(3))
     data[round(STUCK_S * HZ) : round(FREE_S * HZ)] = data[round(STUCK_S * HZ)]
-    write_log(tmp_path / "watch.mcap", {IMU: samples(data, START_NS)})
+    log = tmp_path / "watch.mcap"
+    write_log(log, [IMU], samples(data, START_NS), agent="made", metadata={})
     (tmp_path / "config.yaml").write_text(CONFIG, encoding="utf-8")
     reporters: list[Reporter] = []
     doubts: list[tuple[float, str]] = []
@@ -47,7 +48,7 @@ def test_a_watch_that_is_stuck_is_told_in_health_until_it_moves(
     with caplog.at_level(logging.INFO, "agent.status"):
         replay(
             load_config(tmp_path / "config.yaml", ()),
-            tmp_path / "watch.mcap",
+            log,
             ReplayOptions(),
             lambda event: None,
             on_embedding=on_embedding,
