@@ -50,6 +50,7 @@ PACKAGES = (
     Package("simutrans-pak64", "apt", "121.0-1"),
     Package("sonic-pi-samples", "apt", "3.2.2~repack-8"),
     Package("sound-theme-freedesktop", "apt", "0.8-2"),
+    Package("sweethome3d-furniture", "apt", "1.8-1"),
     Package("wesnoth-1.16-data", "apt", "1:1.16.9-1"),
 )
 

@@ -8,7 +8,8 @@ aeon and seglearn, where they are given; without either its tasks are left out. 
 text_to_image are of classes that no photograph of training shows; tiles are of classes that others
 show. Pictures of two things are two pictures side by side. What infrared and depth frames show is
 named in validation_crops.csv; a room that no tower of depth was trained in comes from --rooms,
-its tasks are those that end in _unseen.
+its tasks are those that end in _unseen. Furniture that stood in no room of training comes from
+--furniture; its tasks end in _rooms.
 """
 
 from __future__ import annotations
@@ -108,6 +109,12 @@ def _main(argv: Sequence[str] | None) -> int:
         pairs = sources.slambook_pairs(args.rooms)
         _add_aligned(out, "depth", "depth_to_rgb_unseen", pairs)
         add_crops(out, "depth", pairs, "_unseen")
+    if args.furniture:
+        # trimesh, of the extra `bind`: for rooms alone.
+        from encoders.bind.rooms.pieces import read_pieces
+        from tools.validation_rooms import add_rooms
+
+        add_rooms(out, read_pieces(args.furniture))
     motions = sources_motion.basic_motions(args.aeon) if args.aeon else []
     motions += sources_motion.watch(args.seglearn) if args.seglearn else []
     if motions:
@@ -127,6 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seglearn", type=Path, metavar="DIR", help="its wheel, unpacked")
     parser.add_argument(
         "--rooms", type=Path, metavar="DIR", help="SLAMBench's RGB-D pairs: a room not trained in"
+    )
+    parser.add_argument(
+        "--furniture", type=Path, metavar="DIR", help="sweethome3d-furniture, unpacked"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
     return parser

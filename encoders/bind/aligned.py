@@ -24,6 +24,7 @@ from encoders.tower import PreprocessSettings, WindowSettings
 
 __all__ = [
     "PairRecipe",
+    "RoomRecipe",
     "aligned_examples",
     "cut",
     "part",
@@ -38,6 +39,16 @@ _Part = Annotated[float, msgspec.Meta(gt=0, le=1)]
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
+class RoomRecipe(Settings, frozen=True, kw_only=True):
+    """Rooms that are drawn, beside the pairs: `count` of them, `parts` of each view, `batch` of
+    these a step.
+    """
+
+    count: _Count
+    parts: _Count
+    batch: _Count
+
+
 class PairRecipe(Settings, frozen=True, kw_only=True):
     """A tower bound to images by aligned pictures, without any label; it begins as the image tower
     of `network`.
@@ -45,8 +56,8 @@ class PairRecipe(Settings, frozen=True, kw_only=True):
     rank: as grey.slim. window, preprocess: as in space.yaml. dev: share of the scenes by which the
     weights are chosen. stretch: as scene_of. parts: of each scene, of a random frame a random part
     of `least_part` to 1 of both sides, half of them mirrored. greys: parts of each photograph,
-    turned to one channel.
-    grey_batch: of them, a step.
+    turned to one channel. grey_batch: of them, a step. rooms: none where None. named: as
+    grey.pair_objective.
     """
 
     network: Name
@@ -60,6 +71,8 @@ class PairRecipe(Settings, frozen=True, kw_only=True):
     least_part: _Part
     greys: _Count
     grey_batch: _Count
+    rooms: RoomRecipe | None = None
+    named: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     train: TrainConfig
 
 

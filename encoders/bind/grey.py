@@ -177,22 +177,48 @@ def grey_examples(
     return Examples(views, np.stack(anchors), groups, np.full(len(views), -1, np.int64))
 
 
-def pair_objective(recipe: PairRecipe, greys: Examples) -> Objective:
-    """InfoNCE over pairs and grey photographs together, those of one scene no negatives of one
-    another, and 1 - cosine. greys: views as the pairs', a random part of them a step.
+def pair_objective(
+    recipe: PairRecipe, beside: Sequence[tuple[Examples, int]], named: Tensor
+) -> Objective:
+    """InfoNCE over pairs and what is learned beside them together, those of one scene no negatives
+    of one another, and 1 - cosine; `recipe.named` times the same on the axes of words alone.
+
+    beside: examples, views as the pairs', and how many of them a step, at random. named: bool
+    (dim,), the axes that names use.
     """
     config = recipe.train
-    views = torch.from_numpy(np.stack(greys.views)).contiguous(memory_format=torch.channels_last)
-    anchors, groups = torch.from_numpy(greys.anchors), torch.from_numpy(greys.groups)
+    # No number is a pair's.
+    starts = np.cumsum([1, *[int(examples.groups.max()) + 1 for examples, _ in beside]])
+    parts = [
+        (
+            torch.from_numpy(np.stack(examples.views)).contiguous(
+                memory_format=torch.channels_last
+            ),
+            torch.from_numpy(examples.anchors),
+            -int(start) - torch.from_numpy(examples.groups),
+            count,
+        )
+        for (examples, count), start in zip(beside, starts, strict=False)
+    ]
     none = torch.tensor(-1)
 
     def loss(tower: nn.Module, batch: Batch, scale: Tensor, generator: torch.Generator) -> Tensor:
-        drawn = torch.randint(len(views), (recipe.grey_batch,), generator=generator)
-        vectors = tower(torch.cat([batch.views, views[drawn]]))
-        wanted = torch.cat([batch.anchors, anchors[drawn]])
-        shown = torch.cat([batch.groups, -1 - groups[drawn]])
-        apart = negatives(wanted, shown, none.expand(len(shown)))
-        contrast = info_nce(vectors, wanted, scale, apart)
-        return contrast + config.regression * cosine_regression(vectors, wanted)
+        views, wanted, shown = [batch.views], [batch.anchors], [batch.groups]
+        for own, anchors, groups, count in parts:
+            drawn = torch.randint(len(own), (count,), generator=generator)
+            views.append(own[drawn])
+            wanted.append(anchors[drawn])
+            shown.append(groups[drawn])
+        vectors, anchor, scene = tower(torch.cat(views)), torch.cat(wanted), torch.cat(shown)
+        apart = negatives(anchor, scene, none.expand(len(scene)))
+
+        def bound(vectors: Tensor, anchor: Tensor) -> Tensor:
+            contrast = info_nce(vectors, anchor, scale, apart)
+            return contrast + config.regression * cosine_regression(vectors, anchor)
+
+        if not recipe.named:
+            return bound(vectors, anchor)
+        words = [nn.functional.normalize(whole[:, named], dim=1) for whole in (vectors, anchor)]
+        return bound(vectors, anchor) + recipe.named * bound(*words)
 
     return loss

@@ -132,7 +132,9 @@ def test_grey_photographs_are_taught_beside_pairs(tower: LiteTower, tmp_path: Pa
     greys = grey_examples(records, preprocess, anchor, recipe, lambda *_: None)
     assert greys.view_shape == preprocess.shape
     assert greys.groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    objective = pair_objective(recipe, greys)
+    objective = pair_objective(
+        recipe, [(greys, recipe.grey_batch)], torch.ones(16, dtype=torch.bool)
+    )
     pairs = torch.from_numpy(np.stack(greys.views[:2])), torch.from_numpy(greys.anchors[:2])
     numbers = torch.arange(2)
     batch = Batch(*pairs, numbers, torch.full((2,), -1), numbers)

@@ -29,6 +29,9 @@ from encoders.bind.grey import (
 )
 from encoders.bind.recall import embed
 from encoders.bind.recipe import RECIPES, made, read_recipe
+from encoders.bind.rooms.examples import room_examples
+from encoders.bind.rooms.pieces import FURNITURE, Piece, read_pieces
+from encoders.bind.rooms.scene import fits_a_room, room_views
 from encoders.bind.towers import count, one_channel
 from encoders.preprocess.base import Float32Array
 from encoders.preprocess.crops import PictureSettings
@@ -50,12 +53,18 @@ def make_thermal(making: Making) -> Made:
 
 
 def make_depth(making: Making) -> Made:
-    """A kitchen in depth."""
-    return _make(making, "depth", sources.depth_pairs(making.data))
+    """A kitchen in depth, and rooms that are drawn."""
+    pieces = [piece for piece in read_pieces(making.cache / FURNITURE) if fits_a_room(piece)]
+    records = sources.depth_pairs(making.data)
+    return _make(making, "depth", records, [piece for piece in pieces if not piece.held_out])
 
 
-def _make(making: Making, modality: str, records: Sequence[sources.Record]) -> Made:
-    """Bind a tower to the folder's image tower; judged on the pairs that are held out."""
+def _make(
+    making: Making, modality: str, records: Sequence[sources.Record], pieces: Sequence[Piece] = ()
+) -> Made:
+    """Bind a tower to the folder's image tower; judged on the pairs that are held out. pieces: of
+    the recipe's rooms.
+    """
     recipe = read_recipe(RECIPES / f"{modality}.yaml", PairRecipe)
     image = open_space(str(making.out.resolve()), RuntimeOptions()).encoder("image")
     image.load()
@@ -80,14 +89,21 @@ def _make(making: Making, modality: str, records: Sequence[sources.Record]) -> M
     # What its own photographs show in grey is learned too: at this size, they look otherwise.
     own = [replace(r, modality="image", content=r.photo) for r in used if r.photo is not None]
     greys = grey_examples([*photos, *own], preprocess, anchor, recipe, bar)
+    beside, batches = [greys], [recipe.grey_batch]
+    if recipe.rooms is not None:
+        rooms = room_views(pieces, recipe.rooms.count, recipe.seed)
+        bar = making.bar(f"{modality}: rooms")
+        beside.append(room_examples(rooms, recipe.rooms, preprocess, anchor, bar, jitter))
+        batches.append(recipe.rooms.batch)
     with TemporaryDirectory() as folder:
         first = LiteFirst(tower, preprocess.shape, Path(folder), making.threads)
-        seen = replace(parts, views=list(first(parts.views)))
-        seen_greys = replace(greys, views=list(first(greys.views)))
+        seen, *others = [replace(own, views=list(first(own.views))) for own in (parts, *beside)]
     # A street in infrared looks as it does in colour, part for part, but for what is ordinary.
-    tower.look.standardise(torch.cat([looks(torch.from_numpy(v[None])) for v in seen.views]))
+    own_sense = [view for examples in (seen, *others[1:]) for view in examples.views]
+    tower.look.standardise(torch.cat([looks(torch.from_numpy(v[None])) for v in own_sense]))
     train, dev = seen.split(recipe.dev, recipe.seed)
-    objective = pair_objective(recipe, seen_greys)
+    named = tower.names.weight.any(1)
+    objective = pair_objective(recipe, list(zip(others, batches, strict=True)), named)
     _, figures = making.fit(modality, recipe, train, dev, tower=rest, objective=objective)
     figures["parameters"] = count(tower)
     recall = recall_of_photos(kept, preprocess, anchor, lambda views: embed(tower, views))
@@ -95,4 +111,5 @@ def _make(making: Making, modality: str, records: Sequence[sources.Record]) -> M
     weights = f"EfficientNet-{recipe.network} of ImageNet-1k, its weights", "Apache-2.0"
     floors = FLOORS | {"int8": LEAST_INT8}
     figures |= making.write(modality, recipe, tower, parts.views, floors, "int8")
-    return figures, [*used, *photos, weights]
+    figures["pieces"] = len(pieces)
+    return figures, [*used, *photos, *((own.source, own.licence) for own in pieces), weights]

@@ -1,0 +1,1 @@
+"""Rooms that are drawn: pairs of a colour and a depth picture, of furniture with names."""
