@@ -127,7 +127,7 @@ def test_each_crop_is_bound_to_a_frame_that_the_anchor_sees_as_one() -> None:
     examples = collector.finish()
     vectors = collector.space.encoder("image").encode_views(image)
     assert len(examples) == 3
-    np.testing.assert_array_equal(examples.anchors, np.repeat(vectors, 3, axis=0))
+    np.testing.assert_allclose(examples.anchors, np.repeat(vectors, 3, axis=0), atol=1e-6)
 
 
 def test_what_cannot_be_used_is_counted_and_nothing_at_all_is_an_error() -> None:
