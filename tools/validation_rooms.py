@@ -19,10 +19,11 @@ from tools.validation_crops import TEXTS
 __all__ = ["NAMES", "add_rooms"]
 
 NAMES = {
-    "a chair": ("Chair", "Oak chair", "Child chair", "Class seat"),
-    "an armchair": ("Armchair", "Modern armchair", "Rattan armchair"),
-    "a table": ("Table", "Cafe table", "Glass table", "Oak table"),
-    "a desk": ("Desk table", "Wooden desk"),
+    "a chair": (
+        *("Chair", "Oak chair", "Child chair", "Class seat"),
+        *("Armchair", "Modern armchair", "Rattan armchair"),
+    ),
+    "a table": ("Table", "Cafe table", "Glass table", "Oak table", "Desk table", "Wooden desk"),
     "a sofa": ("Sofa", "Couch", "Clear sofa"),
     "a bed": ("Bed",),
     "a bench": ("Painted bench", "Wood bank", "Little bank"),
