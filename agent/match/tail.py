@@ -41,7 +41,10 @@ TOP = 26.0  # times the wanted rate: so many of the highest peaks make the tail
 LEAST_TOP = 30
 STEP = 0.3  # in ln(rate): what one alarm moves the rates by
 LEAST_AHEAD, MOST_AHEAD = -2.0, 4.0
-CLEAR = 12.0  # mean excesses over the threshold: e^12 times as rare, were the tail exponential
+APART = 12.0  # e^-12 of the gaps in an exponential tail are as wide
+BELOW = 20  # peaks that tell it
+LEAST_CLEAR = 3
+CLEAR_PER_HOUR = 12.0
 CLEAR_STEP = STEP / 4
 
 
@@ -65,15 +68,18 @@ class Tail:
     what they promise by `ahead`: each alarm adds STEP to their logarithm, and each hour takes off
     as much as the alarms of an hour should have added. However wrong the tail is, the long run has
     as many alarms as that (I. Gibbs and E. Candes, Adaptive conformal inference, NeurIPS 2021;
-    A. N. Angelopoulos et al., Conformal PID control, NeurIPS 2023). Only what is CLEAR
-    mean excesses over the threshold is taken for what was asked for: it is left out and adds
-    CLEAR_STEP, so that what is frequent and clear goes on being told, until there is too much of
-    that too.
+    A. N. Angelopoulos et al., Conformal PID control, NeurIPS 2023).
+
+    Only what stands apart is taken for what was asked for: the highest peaks, LEAST_CLEAR or more
+    and at most CLEAR_PER_HOUR, where the gap under them, times their number, is APART times what
+    that is on average for the next BELOW. In an exponential tail that product is exponential too,
+    and of one scale (A. Renyi, Acta Math. Hung. 4, 1953). They are left out of the tail and add
+    CLEAR_STEP, so that what is frequent and clear goes on being told.
     """
 
     LEARNED = (
         "hours", "since", "peak", "gap", "alarm", "ahead", "excesses", "when", "count",
-        "clusters", "top", "base", "raw", "mean", "prior_rate", "prior_excess",
+        "clusters", "top", "base", "edge", "raw", "mean", "prior_rate", "prior_excess",
     )  # fmt: skip
 
     def __init__(self, hop_s: float, share: Float64Array, excess: Float64Array) -> None:
@@ -96,6 +102,7 @@ class Tail:
         self.clusters = self.prior_rate * PRIOR_H  # over `base`, the prior's among them
         self.top = np.zeros(n, np.int64)  # of which so many are its own
         self.base = np.zeros(n)  # over OVER_Z: where the tail begins
+        self.edge = np.full(n, np.inf)  # z over which what comes stands apart
         self.raw = np.zeros(n)  # shape of its own peaks alone
         self.mean = np.zeros(n)
         self.shape = np.zeros(n)
@@ -175,19 +182,14 @@ class Tail:
         """The peaks of clusters that are over."""
         peaks, alarm = self.peak[ended], self.alarm[ended]
         self.peak[ended], self.alarm[ended] = -np.inf, False
-        mean = self.scale[ended] / (1 - self.shape[ended])
-        times = np.maximum(np.log(self._rate(ended) / wanted), 0.0)
-        limit = OVER_Z + self.base[ended] + mean * (times + CLEAR)
-        clear = alarm & (peaks > limit) & (self.ahead[ended] < MOST_AHEAD)
+        clear = alarm & (peaks > self.edge[ended])
         step = np.where(clear, CLEAR_STEP, STEP) * alarm
         self.ahead[ended] = np.minimum(self.ahead[ended] + step, MOST_AHEAD)
-        rows = ended[~clear]
-        if len(rows):
-            place = self.count[rows] % KEPT
-            self.excesses[rows, place] = peaks[~clear] - OVER_Z
-            self.when[rows, place] = self.hours[rows]
-            self.count[rows] += 1
-            self._fit(rows, wanted[~clear])
+        place = self.count[ended] % KEPT
+        self.excesses[ended, place] = peaks - OVER_Z
+        self.when[ended, place] = self.hours[ended]
+        self.count[ended] += 1
+        self._fit(ended, wanted)
 
     def _fit(self, rows: Rows, wanted: Float64Array) -> None:
         """Probability-weighted moments, with the plotting positions (i - 0.35) / m of Hosking and
@@ -200,11 +202,17 @@ class Tail:
         since = np.maximum(self.hours[rows] - MEMORY_H, oldest)
         used = kept & (when >= since[:, np.newaxis])
         n = used.sum(axis=1)
-        falling = -np.sort(np.where(used, -self.excesses[rows], np.inf), axis=1).astype(np.float64)
+        falling = -np.sort(np.where(used, -self.excesses[rows], 0.0), axis=1).astype(np.float64)
         hours = self.hours[rows] - since + PRIOR_H
+        clear = self._clear(falling, n, CLEAR_PER_HOUR * hours)
+        each = np.arange(len(rows))
+        edge = (falling[each, clear - 1] + falling[each, clear]) / 2 + OVER_Z
+        self.edge[rows] = np.where(clear > 0, edge, np.inf)
+        falling = np.take_along_axis(falling, np.minimum(place + clear[:, np.newaxis], KEPT - 1), 1)
+        n = n - clear
         most = np.maximum(TOP * wanted * hours, LEAST_TOP)
         top = np.minimum(most, n).astype(np.int64)
-        below = falling[np.arange(len(rows)), np.minimum(top, KEPT - 1)]
+        below = falling[each, np.minimum(top, KEPT - 1)]
         base = np.where(top < n, below, 0.0)
         excess = np.where(place < top[:, np.newaxis], falling - base[:, np.newaxis], 0.0)
         mean = excess.sum(axis=1) / top
@@ -215,6 +223,22 @@ class Tail:
         self.since[rows], self.top[rows], self.base[rows] = since, top, base
         self.clusters[rows] = (n + self.prior_rate[rows] * PRIOR_H) * top / n
         self._shrink(rows)
+
+    def _clear(
+        self, falling: Float64Array, n: NDArray[np.int64], most: Float64Array
+    ) -> NDArray[np.int64]:
+        """How many of the highest peaks stand apart from all others."""
+        rank = np.arange(1, KEPT)
+        spacing = (falling[:, :-1] - falling[:, 1:]) * rank
+        total = np.cumsum(spacing, axis=1)
+        ahead = np.minimum(rank - 1 + BELOW, KEPT - 2)
+        local = (total[:, ahead] - total) / BELOW
+        apart = spacing / np.maximum(local, 1e-6)
+        apart = np.where((rank >= LEAST_CLEAR) & (rank <= most[:, np.newaxis]), apart, 0.0)
+        apart = np.where(rank + BELOW < n[:, np.newaxis], apart, 0.0)
+        found = apart.argmax(axis=1)
+        high = apart[np.arange(len(found)), found] > APART
+        return np.where(high, found + 1, 0)
 
     def _shrink(self, rows: Rows) -> None:
         own = self.top[rows]

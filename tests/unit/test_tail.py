@@ -92,7 +92,7 @@ def test_what_is_clear_and_frequent_is_told_and_does_not_raise_the_tail() -> Non
     noise = stream("normal", 4 * HOUR, 10)
     loud = noise.copy()
     for start in range(300, len(loud) - 10, HOUR // 6):  # six an hour, three seconds each
-        loud[start : start + 3] += 14.0
+        loud[start : start + 3] += 8.0
     levels = []
     for cosines in (noise, loud):
         listener = Listener(queries=10, wanted=1.0)
