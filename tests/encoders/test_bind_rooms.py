@@ -27,7 +27,7 @@ from encoders.bind.rooms.camera import (
 from encoders.bind.rooms.examples import around, room_examples, window_of
 from encoders.bind.rooms.pieces import load_piece, read_pieces
 from encoders.bind.rooms.raster import NEAR_M, draw
-from encoders.bind.rooms.scene import View, fits_a_room, room_views
+from encoders.bind.rooms.scene import View, chosen, fits_a_room, room_views
 from encoders.preprocess.base import Float32Array
 from tests.encoders.furniture import write_furniture
 
@@ -210,3 +210,12 @@ def test_a_part_around_a_piece_has_all_of_it(
 def test_a_still_says_what_it_is() -> None:
     assert window_of(np.zeros((4, 5), np.uint16), "depth").stream.unit == "mm"
     assert window_of(np.zeros((4, 5, 3), np.uint8), "image").data.shape == (1, 4, 5, 3)
+
+
+def test_what_is_chosen_is_all_that_is_seen(package: Path) -> None:
+    pieces = [piece for piece in read_pieces(package) for _ in range(10)]
+    few = chosen(pieces, 1, 3)
+    assert len(few) < len(pieces)
+    seen = [view.piece for room in room_views(pieces, 1, 3) for view in room]
+    assert seen[0] == few[0]
+    assert set(seen) <= set(few)

@@ -31,7 +31,7 @@ from encoders.bind.recall import embed
 from encoders.bind.recipe import RECIPES, made, read_recipe
 from encoders.bind.rooms.examples import room_examples
 from encoders.bind.rooms.pieces import FURNITURE, Piece, read_pieces
-from encoders.bind.rooms.scene import fits_a_room, room_views
+from encoders.bind.rooms.scene import chosen, fits_a_room, room_views
 from encoders.bind.towers import count, one_channel
 from encoders.preprocess.base import Float32Array
 from encoders.preprocess.crops import PictureSettings
@@ -90,8 +90,10 @@ def _make(
     own = [replace(r, modality="image", content=r.photo) for r in used if r.photo is not None]
     greys = grey_examples([*photos, *own], preprocess, anchor, recipe, bar)
     beside, batches = [greys], [recipe.grey_batch]
+    stood: list[Piece] = []
     if recipe.rooms is not None:
         rooms = room_views(pieces, recipe.rooms.count, recipe.seed)
+        stood = chosen(pieces, recipe.rooms.count, recipe.seed)
         bar = making.bar(f"{modality}: rooms")
         beside.append(room_examples(rooms, recipe.rooms, preprocess, anchor, bar, jitter))
         batches.append(recipe.rooms.batch)
@@ -111,5 +113,4 @@ def _make(
     weights = f"EfficientNet-{recipe.network} of ImageNet-1k, its weights", "Apache-2.0"
     floors = FLOORS | {"int8": LEAST_INT8}
     figures |= making.write(modality, recipe, tower, parts.views, floors, "int8")
-    figures["pieces"] = len(pieces)
-    return figures, [*used, *photos, *((own.source, own.licence) for own in pieces), weights]
+    return figures, [*used, *photos, *((own.source, own.licence) for own in stood), weights]

@@ -13,13 +13,14 @@ from encoders.bind.rooms.camera import Light, look, measured
 from encoders.bind.rooms.pieces import Material, Mesh, Piece, load_piece
 from encoders.preprocess.base import Float32Array
 
-__all__ = ["View", "fits_a_room", "room_views"]
+__all__ = ["View", "chosen", "fits_a_room", "room_views"]
 
 LARGEST_M, TALLEST_M, SMALLEST_M = 2.6, 2.4, 0.12  # of a piece that is put into a room
 TABLE_M = (0.35, 1.1)  # how high what others stand on is
 SMALL_M = 0.5  # what is no larger may stand on it
 COLOUR_NOISE = 2.5  # of 255
 CELL_M = 0.5  # of walls: triangles are not clipped
+NEIGHBOURS = 8
 VIEWS = 2  # of a room, each of another piece where it has two
 TRIES = 20  # to find a free place, of a piece or of the cameras
 WHITE = 1.0, 1.0, 1.0
@@ -74,16 +75,21 @@ def fits_a_room(piece: Piece) -> bool:
     )
 
 
-def room_views(pieces: Sequence[Piece], count: int, seed: int) -> Iterator[list[View]]:
-    """`count` rooms with VIEWS views each, every piece in its turn looked at; of rooms in which a
-    piece hides what is looked at there are fewer. The same for the same seed.
-    """
+def chosen(pieces: Sequence[Piece], count: int, seed: int) -> list[Piece]:
+    """Those that stand in `count` rooms, in the order in which they are looked at."""
     order = np.random.default_rng(seed).permutation(len(pieces))
+    return [pieces[number] for number in order[: count + NEIGHBOURS]]
+
+
+def room_views(pieces: Sequence[Piece], count: int, seed: int) -> Iterator[list[View]]:
+    """`count` rooms with up to VIEWS views each, every one of `chosen` in its turn looked at. The
+    same for the same seed.
+    """
+    order = chosen(pieces, count, seed)
     for number in range(count):
         rng = np.random.default_rng((seed, number))
-        first = pieces[order[number % len(order)]]
-        # Those next in order too: they are read once for several rooms.
-        near = [pieces[order[(number + step) % len(order)]] for step in range(1, 9)]
+        # With those next in order, which are read once for several rooms.
+        first, *near = (order[(number + step) % len(order)] for step in range(NEIGHBOURS + 1))
         others = [near[i] for i in rng.permutation(len(near))[: rng.integers(1, 4)]]
         yield list(_room(first, others, rng))
 
