@@ -106,10 +106,9 @@ def test_the_space_that_ships_finds_pairs_better_than_chance(made: Path, tmp_pat
         assert scores["recall@1_95"][0] > scores["chance@1"]
 
 
-def test_infrared_bound_through_pictures_alone_answers_to_texts(made: Path, tmp_path: Path) -> None:
-    """Depth does not yet: the data card of compact says how far it is."""
+def test_senses_bound_through_pictures_alone_answer_to_texts(made: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.json"
-    tasks = ["--tasks", "thermal_to_text", "--calibrated"]
+    tasks = ["--tasks", "thermal_to_text,depth_to_text", "--calibrated"]
     assert evaluate.main(["retrieval", "--data", str(made), *tasks, "--json", str(output)]) == 0
     for scores in json.loads(output.read_text())["tasks"].values():
         assert scores["recall@1_95"][0] > scores["chance@1"]
