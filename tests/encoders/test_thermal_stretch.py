@@ -17,7 +17,7 @@ frames = st.sampled_from([np.uint8, np.uint16]).flatmap(lambda kept: hnp.arrays(
 def test_counting_gives_the_percentiles_of_sorting(
     frame: np.ndarray, low: float, high: float
 ) -> None:
-    found = _percentiles(frame, (low, high))
+    found = _percentiles(np.bincount(frame.ravel()), (low, high))
     assert np.allclose(found, np.percentile(frame, (low, high)), rtol=1e-5, atol=1e-4)
 
 
