@@ -177,8 +177,13 @@ class Follower:
         # What is true at a time hangs on no more than `reach` around it, and is settled by then.
         settled_ns = min([now_ns, *open_ns, *own]) - self._reach_ns - 2 * settle_ns
         self._free_ns = max(self._free_ns, settled_ns)
+        # What began before that and still goes on hangs on where it began: it is kept whole.
+        spans = [span for track in tracks.values() for span in track.known(now_ns).sure]
+        alive = _widened(spans, 0, self._reach_ns + settle_ns)
+        cut_ns = settled_ns - self._reach_ns
+        cut_ns = min([cut_ns, *(span.start for span in alive if span.end >= cut_ns)])
         for track in tracks.values():
-            track.forget(settled_ns - self._reach_ns)
+            track.forget(cut_ns)
 
 
 def _both(change: Callable[[Sequence[Span]], list[Span]], known: Known) -> Known:
