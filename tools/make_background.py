@@ -163,7 +163,7 @@ def _sounds(training: Path, rng: Rng) -> list[Window]:
     by_label: dict[str, list[Record]] = defaultdict(list)
     for record in _free([*esc10(training), *animal_sounds(training)]):
         by_label[record.label].append(record)
-    windows = []
+    windows: list[Window] = []
     for label in sorted(by_label):
         own = by_label[label]
         chosen = rng.permutation(len(own))[:5]
