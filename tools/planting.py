@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LEVELS_DB", "Deck", "Float32Array", "Plant", "Planted", "Rng", "noise", "spread"]
+__all__ = ["LEVELS_DB", "Deck", "Float32Array", "Plant", "Planted", "Rng", "spread"]
 
 Float32Array = NDArray[np.float32]
 Rng = np.random.Generator
@@ -78,12 +78,3 @@ def spread(planted: Sequence[Planted], seconds: float, rng: Rng, gap_s: float = 
         plants.append(Plant(what, at, db))
         at += what.duration_s
     return plants
-
-
-def noise(count: int, exponent: float, rng: Rng) -> Float32Array:
-    """float32 (count,) of RMS 1, whose power falls as frequency^-exponent: 0 white, 2 brown."""
-    spectrum = np.fft.rfft(rng.normal(size=count))
-    frequency = np.maximum(np.fft.rfftfreq(count), 1 / count)
-    spectrum[0] = 0
-    made = np.fft.irfft(spectrum / frequency ** (exponent / 2), count)
-    return np.asarray(made / np.sqrt(np.mean(made**2)), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from agent.clock import NS_PER_S
 from encoders.bind.splits import held_out
 from tests.fakes.training import make_training, names, noise_burst
 from tools import planted_sounds
-from tools.planted_sounds import HZ, ROOMS, Room, pcm
+from tools.planted_sounds import HZ, ROOMS, Room, audible, pcm
 from tools.planting import Plant, Planted
 
 SECONDS = 8.0
@@ -46,6 +47,29 @@ def decibels(ratio: float) -> float:
     return 20 * float(np.log10(ratio))
 
 
+def share_from(hz: float, wave: np.ndarray) -> float:
+    """dB of what lies at `hz` and above, over all of it."""
+    power = np.abs(np.fft.rfft(wave)) ** 2
+    return decibels(np.sqrt(power[np.fft.rfftfreq(len(wave), 1 / HZ) >= hz].sum() / power.sum()))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 2.0])
+def test_noise_falls_by_its_exponent_from_20_hz_on(exponent: float) -> None:
+    made = audible(np.random.default_rng(0).normal(size=4 * HZ), exponent)
+    assert np.sqrt(np.mean(made**2)) == pytest.approx(1)
+    power = np.abs(np.fft.rfft(made)) ** 2  # by quarters of a Hz
+    assert power[: 4 * 20].max() < 1e-12 * power[4 * 20 :].max()
+    low, high = power[4 * 20 : 4 * 200].mean(), power[4 * 2000 : 4 * 7000].mean()
+    expected = np.mean(np.arange(20.0, 200, 0.25) ** -exponent) / np.mean(
+        np.arange(2000.0, 7000, 0.25) ** -exponent
+    )
+    assert 10 * np.log10(low / high / expected) == pytest.approx(0, abs=0.6)
+
+
+def test_silence_stays_silent() -> None:
+    np.testing.assert_allclose(audible(np.full(HZ, 0.5)), 0, atol=1e-6)
+
+
 @settings(max_examples=6)
 @given(from_s=st.floats(0, SECONDS - 1), db=st.floats(-6, 12), room=st.sampled_from(ROOMS))
 def test_a_sound_is_where_and_as_loud_as_its_plant_says(
@@ -65,6 +89,21 @@ def test_a_room_is_as_loud_as_it_says_but_for_its_wandering() -> None:
     levels = [decibels(float(np.std(quiet(ROOM, seed))) / ROOM.rms) for seed in range(6)]
     assert np.mean(levels) == pytest.approx(0, abs=1.5)
     assert 0.3 < np.std(levels) < 4
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_rooms_level_is_of_what_can_be_heard(room: Room) -> None:
+    """Within 0.1 dB of that of white noise that wanders as it does, and none of it below 20 Hz."""
+    seconds = 61.0  # one of its loops
+    made, white = (
+        pcm([], seconds, one, 1.0, np.random.default_rng(5))[:, 0] / 32768
+        for one in (replace(room, hum=0.0), Room(0.0, room.rms))
+    )
+    assert share_from(20, made) == pytest.approx(0, abs=0.01)
+    assert decibels(np.std(made) / np.std(white)) == pytest.approx(0, abs=0.1)
+
+
+def test_hum_is_of_its_frequency_and_a_share_of_the_noise() -> None:
     humming = Room(ROOM.exponent, ROOM.rms, 60.0, 0.5)
     hum = quiet(humming) - quiet(ROOM)
     assert np.std(hum) == pytest.approx(0.5 * ROOM.rms, rel=0.02)
@@ -126,6 +165,20 @@ def test_a_recording_loses_its_silent_ends_and_has_rms_1(tmp_path: Path) -> None
     assert np.argmax(np.abs(np.fft.rfft(wave))) == 440 * 5
     assert np.std(wave[: HZ // 20]) > 0.8  # it begins with the tone
     assert abs(wave[0]) < 0.01  # without a click
+
+
+def test_the_level_of_a_recording_is_of_what_can_be_heard(tmp_path: Path) -> None:
+    """A tone from 0.5 s on, for 2 s, with an offset and a rumble of 5 Hz that go on throughout."""
+    make_training(tmp_path / "training")
+    t_s = np.arange(HZ * 4) / HZ
+    tone = np.sin(2 * np.pi * 440 * t_s) * 0.01 * ((t_s >= 0.5) & (t_s < 2.5))
+    rumble = 0.1 + 0.1 * np.sin(2 * np.pi * 5 * t_s)
+    soundfile.write(tmp_path / "training/esc10/4-0-A.wav", tone + rumble, HZ)
+    own = planted_sounds.kinds(tmp_path / "training")["dog"][0]
+    assert own.duration_s == pytest.approx(2.0, abs=0.051)
+    wave = own.data.astype(np.float64)
+    assert np.sqrt(np.mean(wave**2)) == pytest.approx(1, abs=1e-3)
+    assert share_from(20, wave) == pytest.approx(0, abs=0.01)
 
 
 def test_an_everyday_sound_is_of_its_kind_where_that_is_asked_for(

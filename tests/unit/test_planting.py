@@ -1,4 +1,4 @@
-"""When what is planted happens, in what order, and the noise that it is planted in."""
+"""When what is planted happens, and in what order."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections import Counter
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.planting import LEVELS_DB, Deck, Planted, noise, spread
+from tools.planting import LEVELS_DB, Deck, Planted, spread
 
 
 @given(st.lists(st.sampled_from(["a", "b", ""]), max_size=30), st.integers(0, 99))
@@ -52,15 +51,3 @@ def test_a_deck_gives_each_as_often_as_the_others(
         counts.update(taken)
     assert set(counts) == set(items)
     assert max(counts.values()) - min(counts.values()) <= 1
-
-
-@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 2.0])
-def test_noise_falls_by_its_exponent(exponent: float) -> None:
-    made = noise(1 << 16, exponent, np.random.default_rng(0))
-    assert np.sqrt(np.mean(made.astype(np.float64) ** 2)) == pytest.approx(1, abs=1e-4)
-    power = np.abs(np.fft.rfft(made)) ** 2
-    low, high = power[100:1000].mean(), power[10_000:20_000].mean()
-    expected = np.mean(np.arange(100.0, 1000) ** -exponent) / np.mean(
-        np.arange(10_000.0, 20_000) ** -exponent
-    )
-    assert 10 * np.log10(low / high / expected) == pytest.approx(0, abs=0.6)
