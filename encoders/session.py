@@ -81,33 +81,43 @@ class GraphTower(ABC):
         step = self._settings.batch(self._context.options)
         return (rows[i : i + step] for i in range(0, len(rows), step))
 
+    def _outputs(self) -> dict[str, tuple[int, ...]]:
+        """What the graph gives of a row, its own vector first: name and shape."""
+        return {self._settings.output: (self._context.dim,)}
+
     def _vectors(self, batches: Iterable[Array]) -> Float32Array:
         """float32 (n, dim): the unit vectors of all rows. Raises EncodeFailed."""
+        return self._given(batches)[0]
+
+    def _given(self, batches: Iterable[Array]) -> list[Float32Array]:
+        """float32 (n, *shape) of each of `_outputs`, unit vectors. Raises EncodeFailed."""
         session = self._session
         if session is None:
             raise EncodeFailed(f"{self._context.modality} tower: not loaded")
-        return unit(np.concatenate([self._run(session, batch) for batch in batches]))
+        runs = [self._run(session, batch) for batch in batches]
+        return [unit(np.concatenate(parts)) for parts in zip(*runs, strict=True)]
 
-    def _run(self, session: Any, batch: Array) -> Float32Array:
+    def _run(self, session: Any, batch: Array) -> list[Float32Array]:
         try:
-            (output,) = session.run([self._settings.output], {self._settings.input: batch})
+            given: list[Float32Array] = session.run(
+                list(self._outputs()), {self._settings.input: batch}
+            )
         except runtime_errors() as exc:
             reason = " ".join(str(exc).split())
             raise EncodeFailed(f"{self._context.modality} tower: {reason}") from exc
-        vectors: Float32Array = output
-        return vectors
+        return given
 
     def _check_graph(self, session: Any, path: str, row: tuple[int, ...]) -> None:
-        config, context = self._settings, self._context
+        config = self._settings
         inputs = {value.name: tuple(value.shape[1:]) for value in session.get_inputs()}
         outputs = {value.name: tuple(value.shape[1:]) for value in session.get_outputs()}
         if len(inputs) != 1 or not _fits(inputs.get(config.input, ()), row):
-            expected = {config.input: row}
-            raise ModelMismatch(f"{path}: takes {inputs}, expected {expected} by the manifest")
-        if outputs.get(config.output) != (context.dim,):
             raise ModelMismatch(
-                f"{path}: gives {outputs}, expected {{{config.output!r}: ({context.dim},)}}"
+                f"{path}: takes {inputs}, expected {{{config.input!r}: {row}}} by the manifest"
             )
+        expected = self._outputs()
+        if any(outputs.get(name) != shape for name, shape in expected.items()):
+            raise ModelMismatch(f"{path}: gives {outputs}, expected {expected}")
 
 
 def _fits(shape: tuple[int | str | None, ...], row: tuple[int, ...]) -> bool:

@@ -10,7 +10,14 @@ import numpy as np
 from agent.errors import ConfigError
 from agent.types import Array, Embedding, Settings, Views, Window, WindowSpec
 from encoders.manifest import TowerContext, convert
-from encoders.preprocess.base import Float32Array, PerStream, Preparing, Preprocess, Squares
+from encoders.preprocess.base import (
+    Boxes,
+    Float32Array,
+    PerStream,
+    Preparing,
+    Preprocess,
+    Squares,
+)
 from encoders.preprocess.views import Rows, ViewSettings, rows_of
 from encoders.registry import find_plugin
 from encoders.session import GraphSettings, GraphTower, unit
@@ -45,6 +52,7 @@ class OnnxTower(GraphTower):
     class Config(GraphSettings, frozen=True, kw_only=True):
         """preprocess: makes the views. window: what the agent hands over live. views: parts of
         each frame that get a vector of their own, for a preprocessing of pictures; None for none.
+        Those of `map` are told by the same run of the graph.
         """
 
         window: WindowSettings
@@ -67,12 +75,14 @@ class OnnxTower(GraphTower):
             config.preprocess.parameters, plugin, f"{field}.preprocess.parameters"
         )
         self._rows = PerStream(self._preprocess)
-        if config.views is not None and not isinstance(self._preprocess, Squares):
+        self._views = config.views
+        self._map = None if config.views is None else config.views.map
+        wanted = Squares if self._map is None else Boxes
+        if config.views is not None and not isinstance(self._preprocess, wanted):
             raise ConfigError(
                 f"{field}.views: preprocess {config.preprocess.name!r} cuts no squares from "
                 "pictures, expected no views"
             )
-        self._views = config.views
 
     @property
     def modality(self) -> str:
@@ -98,20 +108,21 @@ class OnnxTower(GraphTower):
         made = [self._rows_of(window) for window in windows]
         if not made:
             return []
-        vectors = self._vectors(self._batches(np.concatenate([each.rows for each in made])))
-        ends = np.cumsum([len(each.rows) for each in made])
+        given = self._given(self._batches(np.concatenate([each.rows for each in made])))
+        ends = np.cumsum([len(each.rows) for each in made])[:-1]
+        own = zip(*(np.split(vectors, ends) for vectors in given), strict=True)
         return [
             Embedding(
                 space=self.space,
-                vector=unit(own[: each.whole].mean(axis=0)),
+                vector=unit(vectors[: each.whole].mean(axis=0)),
                 modality=self.modality,
                 stream=window.stream.name,
                 start_ns=window.start_ns,
                 end_ns=window.end_ns,
                 arrival_ns=window.arrival_ns,
-                views=_views(own, each),
+                views=self._mapped(window, *parts) if parts else _views(vectors, each),
             )
-            for window, each, own in zip(windows, made, np.split(vectors, ends[:-1]), strict=True)
+            for window, each, (vectors, *parts) in zip(windows, made, own, strict=True)
         ]
 
     def encode_views(self, window: Window) -> Float32Array:
@@ -128,10 +139,27 @@ class OnnxTower(GraphTower):
     def _example(self) -> Array:
         return np.zeros((1, *self._preprocess.shape), np.float32)
 
+    def _outputs(self) -> dict[str, tuple[int, ...]]:
+        outputs = super()._outputs()
+        if self._map is not None:
+            outputs[self._map.output] = (self._map.count, self._context.dim)
+        return outputs
+
+    def _mapped(self, window: Window, parts: Float32Array) -> Views:
+        """What the graph gave of the parts, (frames * boxes, k, dim), as views of the window."""
+        assert self._map is not None
+        assert isinstance(self._preprocess, Boxes)
+        frames, height, width = window.data.shape[:3]
+        boxes = self._preprocess.boxes(height, width)
+        means = parts.reshape(frames, -1, parts.shape[-1]).mean(axis=0)
+        regions = [region for box in boxes for region in self._map.regions(box, height, width)]
+        return Views(unit(means), tuple(regions))
+
     def _rows_of(self, window: Window) -> Rows:
         whole = self._rows(window)
-        if self._views is None or not isinstance(self._preprocess, Squares):
+        if self._views is None or self._map is not None:
             return Rows(whole, len(whole), ())
+        assert isinstance(self._preprocess, Squares)
         return rows_of(window, whole, self._preprocess, self._views)
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "STD",
     "WEIGHTS",
     "LiteHead",
+    "LiteParts",
     "LiteTower",
     "Name",
     "add_detail",
@@ -197,6 +198,30 @@ class LiteHead(nn.Module):
         if looks_of.shape[1]:
             return told(self, features, looks_of)
         return F.normalize(self.names(self.classes(features).softmax(1)), dim=1)
+
+
+class LiteParts(nn.Module):
+    """A tower for export: float32 (n, 3, rows, columns) to what it gives, (n, dim), and beside it
+    what its head gives of parts of its last map, (n, k, dim): squares of `side` x `side` cells,
+    `step` apart, by rows. A part looks as the whole does, so that both are as long in what names
+    say.
+    """
+
+    def __init__(self, tower: LiteTower, side: int, step: int) -> None:
+        super().__init__()
+        self.tower, self.side, self.step = tower, side, step
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        tower = self.tower
+        early = tower.body[:EARLY](views)
+        last = tower.body[EARLY:](early)
+        parts = F.avg_pool2d(last, self.side, self.step).flatten(2).transpose(1, 2)
+        features = torch.cat([last.mean((2, 3)).unsqueeze(1), parts], 1)
+        # By rows of a matrix, as the head of a tower alone: 8 bits know its products by that.
+        named = tower.names(tower.classes(features.flatten(0, 1)).softmax(1))
+        named = F.normalize(named.unflatten(0, features.shape[:2]), dim=2)
+        told = F.normalize(named + tower.look(looks(early)).unsqueeze(1), dim=2)
+        return told[:, 0], told[:, 1:]
 
 
 @torch.no_grad()

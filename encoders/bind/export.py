@@ -29,6 +29,7 @@ from encoders.manifest import (
     read_manifest,
 )
 from encoders.preprocess.base import Float32Array, Preprocess
+from encoders.preprocess.views import MapSettings
 from encoders.providers import make_session
 from encoders.registry import find_plugin
 from encoders.space import open_space
@@ -36,7 +37,7 @@ from encoders.tower import OnnxTower, PreprocessSettings, WindowSettings
 
 with needs_extra("bind"):
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 __all__ = ["FLOORS", "INPUT", "OUTPUT", "Exported", "Graph", "NewSpace", "write_tower"]
 
@@ -83,7 +84,7 @@ class Graph(Protocol):
         """Most rows it takes at once, as ModelFile has it."""
 
     def vectors(self, views: Sequence[Float32Array]) -> Float32Array:
-        """float32 (n, dim): what the file is held against."""
+        """float32 (n, dim): what the file is held against, of each view all that it gives."""
 
     def write(self, path: Path) -> None:
         """As ONNX in float32, from INPUT (n, *view) to OUTPUT (n, dim), ready to be quantised."""
@@ -100,6 +101,7 @@ def write_tower(
     new: NewSpace | None = None,
     precision: str = "fp32",
     floors: Mapping[str, float] = FLOORS,
+    parts: MapSettings | None = None,
 ) -> dict[str, Exported]:
     """Write MODALITY.onnx and MODALITY.int8.onnx into a model folder, and the tower's entry into
     its space.yaml in place of one that is there; then open the folder and load the tower.
@@ -107,7 +109,8 @@ def write_tower(
     views: at least two, float32 of the preprocessing's shape, of ordinary input: every other one
     sets the ranges of int8 activations, the others judge, MOST_VIEWS of each at most. precision:
     the one run by default, fp32 where its file is not near enough. new: for a folder that has no
-    space.yaml yet. The `views` that an entry asks for stay where its preprocessing does.
+    space.yaml yet. parts: what the module gives beside its vectors, (n, k, dim); judged with them.
+    Other `views` that an entry asks for stay where its preprocessing does.
 
     Raises ConfigError for a folder, entry or views that do not fit, EncoderError where the fp32
     file is under its floor; then the folder is as it was.
@@ -119,7 +122,8 @@ def write_tower(
         views[i] for i in np.linspace(0, len(views) - 1, min(len(views), 2 * MOST_VIEWS), dtype=int)
     ]
     calibration, judging = chosen[::2], chosen[1::2]
-    graph = _TorchGraph(tower, views[0].shape) if isinstance(tower, nn.Module) else tower
+    outputs = (OUTPUT,) if parts is None else (OUTPUT, parts.output)
+    graph = _TorchGraph(tower, views[0].shape, outputs) if isinstance(tower, nn.Module) else tower
     expected = graph.vectors(judging)
     space = _space(folder, new, expected.shape[1])
     partial = folder / PARTIAL
@@ -142,8 +146,11 @@ def write_tower(
         before = space["towers"].get(modality, {})
         entry = _entry(files, precision, window, preprocess)
         # Which parts of a frame it looks at is the folder's choice, not that of a training.
-        if before.get("preprocess", {}).get("name") == preprocess.name and before.get("views"):
-            entry["views"] = before["views"]
+        asked = before.get("views") or {}
+        if parts is not None:
+            entry["views"] = {"map": msgspec.to_builtins(parts)}
+        elif before.get("preprocess", {}).get("name") == preprocess.name and "map" not in asked:
+            entry |= {"views": asked} if asked else {}
         space["towers"][modality] = entry
         convert(space, SpaceSettings, MANIFEST_NAME)
         text = yaml.safe_dump(space, sort_keys=False, allow_unicode=True, default_flow_style=None)
@@ -227,8 +234,9 @@ def _judged(
     max_batch: int | None,
 ) -> Exported:
     session = make_session(path, RuntimeOptions(providers=("cpu",)))
-    rows = [session.run([OUTPUT], {INPUT: view[np.newaxis]})[0] for view in views]
-    cosines: Array = (np.concatenate(rows) * expected).sum(axis=1, dtype=np.float64)
+    rows = [vector for view in views for vector in session.run(None, {INPUT: view[np.newaxis]})]
+    vectors = np.concatenate([row.reshape(-1, row.shape[-1]) for row in rows])
+    cosines: Array = (vectors * expected).sum(axis=1, dtype=np.float64)
     least = float(cosines.min())
     own = read_entry(path)
     file = ModelFile(path=own.path, bytes=own.bytes, sha256=own.sha256, max_batch=max_batch)
@@ -240,24 +248,32 @@ class _TorchGraph:
 
     max_batch = None
 
-    def __init__(self, tower: nn.Module, shape: tuple[int, ...]) -> None:
-        self._tower, self._shape = tower, shape
+    def __init__(self, tower: nn.Module, shape: tuple[int, ...], outputs: Sequence[str]) -> None:
+        self._tower, self._shape, self._outputs = tower, shape, outputs
 
     def vectors(self, views: Sequence[Float32Array]) -> Float32Array:
-        return embed(self._tower, views)
+        return embed(self._tower if len(self._outputs) == 1 else _Joined(self._tower), views)
 
     def write(self, path: Path) -> None:
-        _write_graph(self._tower, self._shape, path)
+        tower, was = self._tower, self._tower.training
+        device = next(tower.parameters()).device
+        tower.eval()
+        example = torch.zeros(2, *self._shape, device=device)
+        program = traced(tower, example, {0: free_rows()}, (INPUT, *self._outputs))
+        tower.train(was)
+        program.save(path)
 
 
-def _write_graph(tower: nn.Module, shape: tuple[int, ...], path: Path) -> None:
-    was = tower.training
-    device = next(tower.parameters()).device
-    tower.eval()
-    example = torch.zeros(2, *shape, device=device)
-    program = traced(tower, example, {0: free_rows()}, (INPUT, OUTPUT))
-    tower.train(was)
-    program.save(path)
+class _Joined(nn.Module):
+    """Of a tower that gives parts too, each row's vector and then those of its parts."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, views: Tensor) -> Tensor:
+        whole, parts = self.tower(views)
+        return torch.cat([whole.unsqueeze(1), parts], 1).flatten(0, 1)
 
 
 def _quantise(source: Path, path: Path, views: Sequence[Float32Array]) -> None:

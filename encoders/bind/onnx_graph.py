@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,12 +28,12 @@ def free_rows() -> Any:
 
 
 def traced(
-    module: nn.Module, example: Tensor, free: Mapping[int, Any], names: tuple[str, str]
+    module: nn.Module, example: Tensor, free: Mapping[int, Any], names: Sequence[str]
 ) -> torch.onnx.ONNXProgram:
     """The graph of `module`, ready to be saved and quantised; it holds the module's own weights.
 
     example: an input, in its dtype and on its device; at least two long on each axis of `free`,
-    which are those of any length, as torch.export.Dim. names: of the input and the output.
+    which are those of any length, as torch.export.Dim. names: of the input and each output.
     """
     with _quiet():
         program = torch.onnx.export(
@@ -42,7 +42,7 @@ def traced(
             dynamo=True,
             opset_version=OPSET,
             input_names=[names[0]],
-            output_names=[names[1]],
+            output_names=list(names[1:]),
             dynamic_shapes=(dict(free),),
             verbose=False,
         )

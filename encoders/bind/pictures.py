@@ -16,6 +16,7 @@ from agent.types import Settings
 from encoders.bind.backbone import Name
 from encoders.bind.schedule import TrainConfig
 from encoders.bind.train import Batch, Objective
+from encoders.preprocess.views import MapSettings
 from encoders.tower import PreprocessSettings, WindowSettings
 
 with needs_extra("bind"):
@@ -37,7 +38,8 @@ class PictureRecipe(Settings, frozen=True, kw_only=True):
     mirrored. squares: of each photograph beside the whole, a random place and side of `least_side`
     to 1 of the short side, half of them mirrored. smoothing: of the tiles' targets, by nearness of
     the classes' texts. keep: weight of staying with what the network said of the photographs. dev:
-    share of them that is left out of it, for a figure. detail: as add_detail's share.
+    share of them that is left out of it, for a figure. detail: as add_detail's share. parts: what
+    is told of parts of its last map.
 
     absent: classes of ImageNet by number that the data have no photo of. hypernyms, groups: as
     class_texts.
@@ -56,6 +58,7 @@ class PictureRecipe(Settings, frozen=True, kw_only=True):
     smoothing: Annotated[float, msgspec.Meta(ge=0, le=1)]
     keep: Annotated[float, msgspec.Meta(ge=0)]
     detail: Annotated[float, msgspec.Meta(ge=0)]
+    parts: MapSettings
     absent: dict[int, str]
     hypernyms: tuple[tuple[str, ...], ...]
     groups: dict[str, tuple[str, ...]]

@@ -19,6 +19,8 @@ from agent.errors import EncodeFailed
 from agent.types import Window
 
 __all__ = [
+    "Box",
+    "Boxes",
     "Float32Array",
     "PerStream",
     "Preparing",
@@ -77,6 +79,23 @@ class Square(NamedTuple):
     left: int
     top: int
     side: int
+
+
+class Box(NamedTuple):
+    """A part of a frame, in pixels from its upper left corner, of which some may be cut through."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@runtime_checkable
+class Boxes(Preprocess, Protocol):
+    """One of pictures (n, height, width, ...) that makes a view each of some parts of a frame."""
+
+    def boxes(self, height: int, width: int) -> list[Box]:
+        """What of a frame each of its views shows, in turn."""
 
 
 @runtime_checkable

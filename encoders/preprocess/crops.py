@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agent.types import Settings
-from encoders.preprocess.base import Square
+from encoders.preprocess.base import Box, Square
 
 __all__ = ["PictureSettings", "crop_offsets", "short_side_squares", "square_crops", "squeezed"]
 
@@ -43,6 +43,12 @@ class PictureSettings(Settings, frozen=True, kw_only=True):
         if self.fit == "squeeze" and height != width:
             return []
         return short_side_squares(height, width)
+
+    def boxes(self, height: int, width: int) -> list[Box]:
+        """As `base.Boxes`."""
+        if self.fit == "squeeze":
+            return [_squeezed_box(height, width)]
+        return [Box(*square, square.side) for square in short_side_squares(height, width)]
 
     def views(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (n, height, width) or (n, height, width, 3) to float32 (k, channels, size, size):
@@ -101,13 +107,17 @@ def squeezed(frame: NDArray[np.uint8], size: int, reducing_gap: float | None) ->
     wide, half (of the ratio) is cut from its ends and half is squeezed, so that 4:3 loses an eighth
     of its length and is squeezed by as much.
     """
-    height, width = frame.shape[:2]
-    side = math.sqrt(height * width)
-    left, top = max(0.0, (width - side) / 2), max(0.0, (height - side) / 2)
+    left, top, width, height = _squeezed_box(*frame.shape[:2])
     resized = Image.fromarray(frame).resize(
         (size, size),
         Image.Resampling.LANCZOS,
-        box=(left, top, width - left, height - top),
+        box=(left, top, left + width, top + height),
         reducing_gap=reducing_gap,
     )
     return np.asarray(resized)[np.newaxis]
+
+
+def _squeezed_box(height: int, width: int) -> Box:
+    side = math.sqrt(height * width)
+    left, top = max(0.0, (width - side) / 2), max(0.0, (height - side) / 2)
+    return Box(left, top, width - 2 * left, height - 2 * top)

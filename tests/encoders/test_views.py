@@ -152,7 +152,7 @@ class TestManifest:
     @pytest.mark.parametrize(
         ("sense", "views", "message"),
         [
-            ("image", {"squares": False}, "views ask for nothing, expected squares: true or tiles"),
+            ("image", {"squares": False}, "views ask for nothing, expected squares: true"),
             ("image", {"tiles": [2, 9]}, r"Expected `int` <= 8 - at `\$.views.tiles\[1\]`"),
             ("image", {"tiles": [2]}, "Expected `array` of length 2"),
             ("image", {"whole": 1}, "unknown field `whole`"),

@@ -30,6 +30,7 @@ from encoders.bind.towers import build, count, kind_of
 from encoders.bind.train import Augment, Objective, fit
 from encoders.manifest import MANIFEST_NAME, SpaceSettings, convert, read_entry, read_manifest
 from encoders.preprocess.base import Float32Array
+from encoders.preprocess.views import MapSettings
 from encoders.space import open_space
 
 with needs_extra("bind"):
@@ -157,10 +158,11 @@ class Making:
         views: Sequence[Float32Array],
         floors: Mapping[str, float] = FLOORS,
         precision: str = "fp32",
+        parts: MapSettings | None = None,
     ) -> Figures:
         """Put the tower into the folder in every precision; bytes and cosines of each.
 
-        views, floors, precision: as export.write_tower.
+        views, floors, precision, parts: as export.write_tower.
         """
         written = write_tower(
             self.out,
@@ -171,6 +173,7 @@ class Making:
             preprocess=recipe.preprocess,
             floors=floors,
             precision=precision,
+            parts=parts,
         )
         figures: Figures = {}
         for precision, file in written.items():

@@ -15,7 +15,15 @@ from agent.extras import needs_extra
 from agent.types import Array, Int64Array, StreamInfo, Window
 from encoders.bind import sources
 from encoders.bind.aligned import cut
-from encoders.bind.backbone import CLASSES, FEATURES, LiteHead, LiteTower, add_detail, load_lite
+from encoders.bind.backbone import (
+    CLASSES,
+    FEATURES,
+    LiteHead,
+    LiteParts,
+    LiteTower,
+    add_detail,
+    load_lite,
+)
 from encoders.bind.classes import class_texts
 from encoders.bind.compact.folder import Made, Making
 from encoders.bind.corpus import article
@@ -106,7 +114,9 @@ def make_image(making: Making) -> Made:
         figures[f"{mosaic.source}_held_out_top_1"] = float((nearest == mosaic.classes[own]).mean())
     views = [preprocess(window)[0] for window in shown[:: len(shown) // (2 * MOST_VIEWS)]]
     floors = FLOORS | {"int8": LEAST_INT8}
-    figures |= making.write("image", recipe, tower, views, floors, "int8")
+    parts = recipe.parts
+    whole = LiteParts(tower, parts.side, parts.step)
+    figures |= making.write("image", recipe, whole, views, floors, "int8", parts)
     used: list[sources.Record | tuple[str, str]] = [*photos, *streets]
     used.append((f"EfficientNet-{recipe.network} of ImageNet-1k, its weights", "Apache-2.0"))
     used.extend((mosaic.source, mosaic.licence) for mosaic in mosaics)
