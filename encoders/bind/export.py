@@ -19,6 +19,7 @@ from agent.errors import ConfigError, EncoderError
 from agent.extras import needs_extra
 from agent.types import Array, Settings
 from encoders.bind.onnx_graph import free_rows, traced
+from encoders.bind.quantise import quantise
 from encoders.bind.recall import embed
 from encoders.manifest import (
     MANIFEST_NAME,
@@ -50,10 +51,6 @@ FLOORS = {"fp32": 0.9999, "int8": 0.98}
 
 # Ranges of activations settle after some dozens of views; the prototype took 96.
 MOST_VIEWS = 96
-
-# The norm at the end would lose most in 8 bits; a pool that is quantised costs 0.001 of cosine and
-# saves nothing that could be measured.
-QUANTISED = ["Conv", "Add", "Clip", "Gemm", "MatMul"]
 
 
 class NewSpace(Settings, frozen=True, kw_only=True):
@@ -132,7 +129,7 @@ def write_tower(
         partial.mkdir(parents=True)
         whole, small = partial / f"{modality}.onnx", partial / f"{modality}.int8.onnx"
         graph.write(whole)
-        _quantise(whole, small, calibration)
+        quantise(whole, small, calibration)
         made = {
             name: _judged(path, judging, expected, floors[name], graph.max_batch)
             for name, path in (("fp32", whole), ("int8", small))
@@ -274,37 +271,3 @@ class _Joined(nn.Module):
     def forward(self, views: Tensor) -> Tensor:
         whole, parts = self.tower(views)
         return torch.cat([whole.unsqueeze(1), parts], 1).flatten(0, 1)
-
-
-def _quantise(source: Path, path: Path, views: Sequence[Float32Array]) -> None:
-    """Weights in int8, a scale a channel, and activations in uint8 by their range over `views`.
-
-    Weights have 7 bits: where the processor has no VNNI, onnxruntime adds pairs of products in 16
-    bits, which 8-bit weights overflow (its quantisation guide, "reduce_range").
-    """
-    from onnxruntime.quantization import QuantType, quantize_static
-
-    quantize_static(
-        source,
-        path,
-        _Rows(views),
-        op_types_to_quantize=QUANTISED,
-        per_channel=True,
-        reduce_range=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        # The vector itself keeps its bits: nothing after the last product is in 8.
-        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
-    )
-
-
-class _Rows:
-    """As onnxruntime's CalibrationDataReader, which has no types to subclass."""
-
-    def __init__(self, views: Sequence[Float32Array]) -> None:
-        self._views = iter(views)
-
-    def get_next(self) -> dict[str, Float32Array] | None:
-        """The next input, None after the last."""
-        view = next(self._views, None)
-        return None if view is None else {INPUT: view[np.newaxis]}
