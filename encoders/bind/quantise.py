@@ -37,36 +37,44 @@ def quantise(source: Path, path: Path, views: Sequence[Float32Array]) -> None:
     channel, and activations in uint8 by their range over `views`, each a row of the input.
 
     Weights have 7 bits: where the processor has no VNNI, onnxruntime adds pairs of products in 16
-    bits, which 8-bit weights overflow (its quantisation guide, "reduce_range"). What rounding them
-    adds to a channel's mean goes through all that follows, and cost most: the biases of
-    convolutions take it back ("bias correction" of Nagel et al. 2019, arXiv:1906.04721, its means
-    over `views`). The first convolution stays in float32: it has least weights, of the widest
-    spread, and is as fast.
+    bits, which 8-bit weights overflow (its quantisation guide, "reduce_range"). Those of depthwise
+    convolutions have 8: their products are added in 32 everywhere (its mlas/lib, qdwconv.cpp and
+    ConvSymKernelAvx2.asm), and emulated without VNNI vectors were the same to the last bit.
+
+    What rounding weights adds to a channel's mean goes through all that follows, and costs most:
+    the biases of convolutions take it back ("bias correction" of Nagel et al. 2019,
+    arXiv:1906.04721, section 4.2, its means over `views`). The first convolution stays in float32:
+    its weights are few, of the widest spread, and it is as fast.
     """
     from onnxruntime.quantization.qdq_loss_debug import create_weight_matching
 
     model = onnx.load(source)
     for number, node in enumerate(model.graph.node):
         node.name = str(number)  # what is left out is told by name, and networks may have none
-    kept = _first(model.graph.node)
+    kept, wide = _first(model.graph.node), _depthwise(model)
     rows = [{model.graph.input[0].name: view[np.newaxis]} for view in views]
     with TemporaryDirectory() as folder:
         whole = Path(folder) / "whole.onnx"
         onnx.save(model, whole)
-        _to_8_bits(whole, path, rows, kept)
+        _to_8_bits(whole, path, rows, kept, wide)
         rounded = create_weight_matching(str(whole), str(path))
         shifts = _shifts(model, rounded, rows, Path(folder) / "lost.onnx")
         if shifts:
             _put_right(model, rounded, shifts)
             onnx.save(model, whole)
             # Ranges are measured again, of what will run.
-            _to_8_bits(whole, path, rows, kept)
+            _to_8_bits(whole, path, rows, kept, wide)
 
 
-def _to_8_bits(source: Path, path: Path, rows: Sequence[_Row], kept: Sequence[str]) -> None:
-    """kept: names of the operators that are left in float32."""
+def _to_8_bits(
+    source: Path, path: Path, rows: Sequence[_Row], kept: Sequence[str], wide: Mapping[str, int]
+) -> None:
+    """kept: names of the operators that are left in float32. wide: names of the weights that have
+    all 8 bits, and how many channels.
+    """
     from onnxruntime.quantization import QuantType, quantize_static
 
+    whole = {"quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": False}
     quantize_static(
         source,
         path,
@@ -77,8 +85,15 @@ def _to_8_bits(source: Path, path: Path, rows: Sequence[_Row], kept: Sequence[st
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=kept,
-        # The vector itself keeps its bits: nothing after the last product is in 8.
-        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+        extra_options={
+            # The vector itself keeps its bits: nothing after the last product is in 8.
+            "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
+            # One a channel; the first of them says along which axis they are.
+            "TensorQuantOverrides": {
+                name: [{"axis": 0, **whole}, *[whole] * (channels - 1)]
+                for name, channels in wide.items()
+            },
+        },
     )
 
 
@@ -89,6 +104,19 @@ def _first(nodes: Iterable[Any]) -> list[str]:
         return []
     clips = [n for n in nodes if n.op_type == "Clip" and n.input[0] == first.output[0]]
     return [node.name for node in (first, *clips)]
+
+
+def _depthwise(model: Any) -> dict[str, int]:
+    """Names of the weights of convolutions that have a channel for each group."""
+    sizes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        groups = next((own.i for own in node.attribute if own.name == "group"), 1)
+        if node.op_type == "Conv" and node.input[1] in sizes and groups > 1:
+            channels, a_group, *_ = sizes[node.input[1]]
+            if channels == groups and a_group == 1:
+                found[node.input[1]] = groups
+    return found
 
 
 def _shifts(
