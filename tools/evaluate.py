@@ -47,6 +47,7 @@ from agent.atomic import open_atomic
 from agent.cli import run_command
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, EncodeFailed
+from agent.ordinary import ordinary
 from encoders.bind.scoring import Estimate, Pool, RetrievalScores, relevant_ranks, score_retrieval
 from encoders.space import ModelSpace, open_space
 from tools import evaluate_events
@@ -157,7 +158,8 @@ class _Usual:
     def _of(self, text: Item, sense: str) -> tuple[float, float]:
         key = text, sense
         if key not in self._known:
-            self._known[key] = self._space.prior(self._vectors[text][0], sense)
+            wholes = self._space.background(sense)[:, 0]  # as what is asked with
+            self._known[key] = ordinary(wholes @ self._vectors[text][0], self._space.dim)
         return self._known[key]
 
 

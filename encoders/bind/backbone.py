@@ -209,18 +209,20 @@ class LiteParts(nn.Module):
 
     def __init__(self, tower: LiteTower, side: int, step: int) -> None:
         super().__init__()
-        self.tower, self.side, self.step = tower, side, step
+        # By the tower's own names, by which its layers are found again in a file.
+        self.body, self.classes = tower.body, tower.classes
+        self.names, self.look = tower.names, tower.look
+        self.side, self.step = side, step
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        tower = self.tower
-        early = tower.body[:EARLY](views)
-        last = tower.body[EARLY:](early)
+        early = self.body[:EARLY](views)
+        last = self.body[EARLY:](early)
         parts = F.avg_pool2d(last, self.side, self.step).flatten(2).transpose(1, 2)
         features = torch.cat([last.mean((2, 3)).unsqueeze(1), parts], 1)
         # By rows of a matrix, as the head of a tower alone: 8 bits know its products by that.
-        named = tower.names(tower.classes(features.flatten(0, 1)).softmax(1))
+        named = self.names(self.classes(features.flatten(0, 1)).softmax(1))
         named = F.normalize(named.unflatten(0, features.shape[:2]), dim=2)
-        told = F.normalize(named + tower.look(looks(early)).unsqueeze(1), dim=2)
+        told = F.normalize(named + self.look(looks(early)).unsqueeze(1), dim=2)
         return told[:, 0], told[:, 1:]
 
 

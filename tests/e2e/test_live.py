@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import zmq
 from mcap.reader import make_reader
 from PIL import Image
@@ -197,16 +196,20 @@ def test_vectors_and_pictures_are_on_the_bulk_socket_only() -> None:
             socket.setsockopt(zmq.LINGER, 0)
             socket.subscribe("sensebind/v1/synthetic/")
             socket.connect(bulk)
-            found: dict[str, tuple[dict[str, Any], bytes]] = {}
+            found: dict[str, tuple[dict[str, Any], list[bytes]]] = {}
             while len(found) < 2:
                 assert socket.poll(20_000), found.keys()
-                topic, body, frame = socket.recv_multipart()
-                found[topic.decode().split("/")[3]] = json.loads(body), frame
-    told, vector = found["embedding"]
-    assert told["attachments"] == [{"media_type": "application/x-float16", "bytes": len(vector)}]
-    assert len(vector) == 2 * told["dim"]
-    assert np.linalg.norm(np.frombuffer(vector, "<f2").astype(float)) == pytest.approx(1, abs=1e-2)
-    told, jpeg = found["preview"]
+                topic, body, *frames = socket.recv_multipart()
+                found[topic.decode().split("/")[3]] = json.loads(body), frames
+    told, frames = found["embedding"]
+    assert told["modality"] == "image"
+    float16 = "application/x-float16"
+    assert told["attachments"] == [{"media_type": float16, "bytes": len(f)} for f in frames]
+    vectors = np.frombuffer(b"".join(frames), "<f2").reshape(-1, told["dim"]).astype(float)
+    assert len(frames[0]) == 2 * told["dim"]
+    assert len(vectors) == 1 + len(told["views"]) > 1
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-2)
+    told, (jpeg,) = found["preview"]
     with Image.open(io.BytesIO(jpeg)) as picture:
         assert picture.size == (told["width"], told["height"]) == (640, 480)
 

@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="needs the extra 'bind'")
 pytest.importorskip("onnx", reason="needs the extra 'bind'")
 
+import onnx
 import torch
+from onnx import numpy_helper
 
 from agent.contracts import RuntimeOptions
 from agent.errors import ConfigError, ModelMismatch
 from agent.types import Region, Window
 from encoders.bind.backbone import EARLY, FEATURES, LiteHead, LiteParts, LiteTower, looks
 from encoders.bind.export import NewSpace, write_tower
+from encoders.bind.grey import LAST
 from encoders.preprocess.base import Box
 from encoders.preprocess.image import ImagePreprocess
 from encoders.preprocess.views import MapSettings
@@ -116,6 +119,16 @@ def test_the_whole_is_as_without_them(folder: Path, tmp_path: Path) -> None:
     for expected, seen in zip(alone, both, strict=True):
         assert expected.views is None
         np.testing.assert_array_equal(seen.vector, expected.vector)
+
+
+def test_its_layers_are_found_in_the_file_by_the_names_that_a_tower_has(folder: Path) -> None:
+    written = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in onnx.load(folder / "image.onnx").graph.initializer
+    }
+    network = made_tower().state_dict()
+    for name in LAST:  # what compact's other picture towers begin from
+        np.testing.assert_array_equal(written[name].reshape(network[name].shape), network[name])
 
 
 def test_several_frames_have_the_mean_of_each_part(folder: Path) -> None:

@@ -16,9 +16,11 @@ VIEWS = {"squares": True, "tiles": [2, 3]}
 
 
 def with_views(folder: Path, sense: str = "image", **views: Any) -> Path:
-    """Written into `folder`, without a background: what ships was made without views."""
+    """Written into `folder`, without a background: what ships was made with other views, or none.
+    views: VIEWS where nothing is said; `views=None` for none.
+    """
     manifest = yaml.safe_load((COMPACT / "space.yaml").read_text())
-    manifest["towers"][sense]["views"] = views or VIEWS
+    manifest["towers"][sense]["views"] = views.get("views", views or VIEWS)
     del manifest["background"]
     for path in COMPACT.iterdir():
         if path.suffix in (".onnx", ".npz", ".json"):

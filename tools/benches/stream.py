@@ -119,6 +119,7 @@ def _make_space(folder: Path, busy: bool) -> Path:
         path.write_bytes(_graph(tower["input"], tower["output"], shape, manifest["dim"], busy))
         tower["files"] = {"fp32": msgspec.to_builtins(read_entry(path))}
         tower["precision"] = "fp32"
+        tower.pop("views", None)  # of parts of a frame these graphs tell nothing
     (folder / MANIFEST_NAME).write_text(yaml.safe_dump(manifest))
     return folder
 
