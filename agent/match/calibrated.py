@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,13 +12,15 @@ import msgspec
 import numpy as np
 
 from agent.errors import ConfigError, SpaceMismatch
-from agent.match.calibration import Null
-from agent.match.tail import Tail
+from agent.match.calibration import Float64Array, Null
+from agent.match.combined import Combined
+from agent.match.tail import Rows, Tail
 from agent.types import Array, StreamInfo
 
 __all__ = ["Calibration", "Key", "calibration_of", "read_calibration"]
 
 Key: TypeAlias = tuple[str, str]  # id of a query, and its sense_rev (agent.match.queries)
+SUM = "+"  # no stream has such a name
 AGAIN = "learn it again: python -m tools.calibrate"
 
 
@@ -33,7 +35,8 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 @dataclass(frozen=True)
 class Calibration:
     """space: identity "name@hash". arrays: by "STREAM/null.NAME" and "STREAM/tail.NAME", rows as
-    `queries`; STREAM is one of `streams`, which have their senses.
+    `queries`; STREAM is one of `streams`, which have their senses. Where weights were measured also
+    "STREAM/weight", NaN for a query without, and "+/NAME", what Combined.learned has of the sum.
     """
 
     space: str
@@ -63,10 +66,48 @@ class Calibration:
         """
         if self.streams.get(info.name) != info.modality:
             return
-        kept = [(rows[key], there) for there, key in enumerate(self.queries) if key in rows]
-        here, there = np.array(kept, np.intp).reshape(-1, 2).T
+        here, there = self._kept(rows)
         null.take(self._of(f"{info.name}/null."), here, there)
         tail.take(self._of(f"{info.name}/tail."), here, there)
+
+    def with_weights(self, weights: Float64Array, learned: Mapping[str, Array]) -> Calibration:
+        """The same, and weights measured. weights: (queries, streams) >= 0, the sum of a query 1;
+        NaN for none. learned: of a Combined of these queries and streams.
+        """
+        own = {f"{name}/weight": weights[:, i] for i, name in enumerate(self.streams)}
+        summed = {f"{SUM}/{name}": array for name, array in learned.items()}
+        return replace(self, arrays={**self.arrays, **own, **summed})
+
+    def weights(self, infos: Sequence[StreamInfo], rows: Mapping[Key, int]) -> Float64Array:
+        """(rows, streams) >= 0, as measured on streams of those names and senses; NaN for none."""
+        weights = np.full((len(rows), len(infos)), np.nan)
+        here, there = self._kept(rows)
+        for column, info in enumerate(infos):
+            own = self.arrays.get(f"{info.name}/weight")
+            if own is not None and self.streams.get(info.name) == info.modality:
+                weights[here, column] = own[there]
+        return weights
+
+    def give_sum(
+        self, infos: Sequence[StreamInfo], rows: Mapping[Key, int], combined: Combined
+    ) -> None:
+        """To the sum of the streams what was learned of it, of each query all of whose weighted
+        streams are there: weights add up to 1.
+        """
+        here, there = self._kept(rows)
+        whole = np.isclose(combined.weights[here].sum(axis=1), 1.0)
+        if whole.any():
+            numbers = {name: number for number, name in enumerate(self.streams)}
+            known = [
+                (i, numbers[info.name]) for i, info in enumerate(infos) if info.name in numbers
+            ]
+            combined.begin(self._of(f"{SUM}/"), dict(known), here[whole], there[whole])
+
+    def _kept(self, rows: Mapping[Key, int]) -> tuple[Rows, Rows]:
+        """Rows of the queries that it has: there, by `rows`, and its own."""
+        kept = [(rows[key], own) for own, key in enumerate(self.queries) if key in rows]
+        here, own = np.array(kept, np.intp).reshape(-1, 2).T
+        return here, own
 
     def _of(self, prefix: str) -> dict[str, Array]:
         own = (name for name in self.arrays if name.startswith(prefix))
@@ -110,21 +151,34 @@ def read_calibration(path: Path, space: str) -> Calibration:
     if head.space != space:
         raise SpaceMismatch(f"{path}: was learned in {head.space}, expected {space}; {AGAIN}")
     found = Calibration(space, head.queries, head.streams, arrays)
-    _check_shapes(found, path)
+    _check(found, path)
     return found
 
 
-def _check_shapes(found: Calibration, path: Path) -> None:
-    """Raises ConfigError for an archive of an older or a damaged kind."""
+def _check(found: Calibration, path: Path) -> None:
+    """Raises ConfigError for an archive of an older or a damaged kind; one from before weights were
+    measured has none.
+    """
     count = len(found.queries)
     tail = Tail(1.0, np.zeros(count), np.zeros(count))
     wanted = {f"tail.{name}": array.shape for name, array in tail.learned().items()}
     wanted |= {f"null.{name}": (count,) for name in Null.LEARNED}
-    for stream in found.streams:
-        for name, shape in wanted.items():
-            array = found.arrays.get(f"{stream}/{name}")
-            if array is None or array.shape != shape:
-                got = "none" if array is None else list(array.shape)
-                raise ConfigError(
-                    f"{path}: {stream}/{name} is {got}, expected {list(shape)}; {AGAIN}"
-                )
+    shapes = {f"{stream}/{name}": wanted[name] for stream in found.streams for name in wanted}
+    weighted = [f"{stream}/weight" for stream in found.streams]
+    if any(name in found.arrays for name in weighted):
+        combined = Combined(count, list(found.streams), 1.0).learned()
+        shapes |= {f"{SUM}/{name}": array.shape for name, array in combined.items()}
+        shapes |= dict.fromkeys(weighted, (count,))
+    for name, shape in shapes.items():
+        array = found.arrays.get(name)
+        if array is None or array.shape != shape:
+            got = "none" if array is None else list(array.shape)
+            raise ConfigError(f"{path}: {name} is {got}, expected {list(shape)}; {AGAIN}")
+    for row, (query_id, _) in enumerate(found.queries):
+        own = np.array([found.arrays[name][row] for name in weighted if name in found.arrays])
+        own = own[~np.isnan(own)]
+        if len(own) and not ((own >= 0).all() and np.isclose(own.sum(), 1.0)):
+            raise ConfigError(
+                f"{path}: weights of query {query_id!r} are {own.tolist()}, expected numbers from "
+                f"0 on whose sum is 1; {AGAIN}"
+            )

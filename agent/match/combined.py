@@ -1,19 +1,20 @@
 """What several streams say together of a query: Stouffer's sum, weighted by what each has been
-worth, with their correlation counted.
+worth, or was measured to be, with their correlation counted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.match.calibration import CLIP_Z
 from agent.match.tail import CLUSTER_S, EXCESS, SHARE, Rows, Tail
+from agent.types import Array
 
-__all__ = ["Combined"]
+__all__ = ["Combined", "weighted_sum"]
 
 Float64Array = NDArray[np.float64]
 MEMORY = 4800.0  # observations of the running correlation
@@ -29,23 +30,29 @@ STEPS = 8  # of the fit
 class Combined:
     """Of `n` queries on the streams `names`, told whenever one of them is.
 
-    z = sum(w_i z_i) / sqrt(sum(w_i w_j c_ij)) over the streams that are there (S. A. Stouffer et
-    al., The American Soldier 1, 1949; with correlated terms: M. J. Strube, Psychological Bulletin
-    97(2), 1985). c is the running correlation of the z of each two streams while nothing is going
-    on; a stream that is missing or stale is left out of either sum. How often it comes as high is
-    of a tail of its own. It finds what each stream has too little of to say it alone, and it is
-    asked beside them, not in their place: what is in one sense alone it would lose.
+    z is their `weighted_sum` over the streams that are there, c the running correlation of the z of
+    each two while nothing is going on; a stream that is missing or stale is left out. How often it
+    comes as high is of a tail of its own. It finds what each stream has too little of to say it
+    alone. Where weights were measured with labels (tools/calibrate.py) it is asked in place of the
+    streams, one alone that is there among them; else beside them, where two are there or more:
+    what is in one sense alone it would lose.
 
-    w, the worth of a stream to a query, is its mean z where the thing is there, times how often it
-    is there when the stream is as high as its threshold. No label tells that; the other streams do.
-    Of each two the mean z of either while the other is high, less what their correlation accounts
-    for, is measured; the geometric mean of the two is sqrt(w_i w_j), and three streams or more
-    determine each w by that. Two do not: they weigh the same (docs/adr/0016).
+    Else w, the worth of a stream to a query, is its mean z where the thing is there, times how
+    often it is there when the stream is as high as its threshold. No label tells that; the other
+    streams do. Of each two the mean z of either while the other is high, less what their
+    correlation accounts for, is measured; the geometric mean of the two is sqrt(w_i w_j), and three
+    streams or more determine each w by that. Two do not: they weigh the same (docs/adr/0016).
     """
 
-    def __init__(self, n: int, names: Sequence[str], hop_s: float) -> None:
-        """hop_s: from one observation of any of the streams to the next, on average."""
+    def __init__(
+        self, n: int, names: Sequence[str], hop_s: float, weights: Float64Array | None = None
+    ) -> None:
+        """hop_s: from one observation of any of the streams to the next, on average. weights: (n,
+        streams) >= 0, as measured; a row of zeros has none, and None is all such.
+        """
         self.names = tuple(names)
+        self.weights = np.zeros((n, len(names))) if weights is None else weights
+        self.measured: NDArray[np.bool_] = np.any(self.weights > 0, axis=1)
         self.z = np.zeros(n)
         self.per_hour = np.zeros(n)
         self.there = np.zeros(n, bool)
@@ -73,21 +80,23 @@ class Combined:
         """
         self._z, self._fresh, self.end_ns = z, fresh, end_ns
         streams = fresh.sum(axis=1)
-        self.there = streams >= 2
         if len(self.names) >= WEIGHED:
             self._weigh(high & fresh)
-        weights = np.where(streams[:, np.newaxis] >= WEIGHED, self.worth, 1.0) * fresh
-        variance = np.einsum("ni,nij,nj->n", weights, self.correlation, weights)
-        total = (z * weights).sum(axis=1)
-        # Streams that deny each other would leave next to nothing to divide by.
-        least = (weights**2).sum(axis=1) / np.maximum(streams, 1)
-        deviation = np.sqrt(np.maximum(variance, np.maximum(least, LEAST_WORTH**2)))
-        self.z = np.where(self.there, total / deviation, 0.0)
+        weights = np.where(streams[:, np.newaxis] >= WEIGHED, self.worth, 1.0)
+        weights = np.where(self.measured[:, np.newaxis], self.weights, weights) * fresh
+        self.there = np.where(self.measured, weights.any(axis=1), streams >= 2)
+        self.z = np.where(self.there, weighted_sum(z, weights, self.correlation), 0.0)
         self.per_hour = self.tail.per_hour(self.z)
 
-    def learn(self, quiet: NDArray[np.bool_], wanted: Float64Array) -> None:
+    def learn(
+        self,
+        quiet: NDArray[np.bool_],
+        wanted: Float64Array,
+        known: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Of the newest observation, the rows that are `quiet`. As Tail.learn."""
-        self.tail.learn(self.z, quiet & self.there, wanted)
+        self.tail.learn(self.z, quiet & self.there, wanted, known)
+        quiet = quiet if known is None else quiet & ~known
         clipped = np.clip(self._z, -CLIP_Z, CLIP_Z)
         both = self._fresh[:, :, np.newaxis] & self._fresh[:, np.newaxis, :]
         both &= quiet[:, np.newaxis, np.newaxis] & ~np.eye(len(self.names), dtype=bool)
@@ -96,6 +105,28 @@ class Combined:
         weight = np.minimum(PRIOR + self.seen, MEMORY)
         self.correlation += np.where(both, (product - self.correlation) / weight, 0.0)
         np.clip(self.correlation, -1.0, 1.0, out=self.correlation)
+
+    def learned(self) -> dict[str, Array]:
+        """Of the measured sum, by name: (n, streams, streams) and as Tail.learned; its own and not
+        to be written to.
+        """
+        tail = {f"tail.{name}": array for name, array in self.tail.learned().items()}
+        return {"correlation": self.correlation, "seen": self.seen, **tail}
+
+    def begin(
+        self, learned: Mapping[str, Array], streams: Mapping[int, int], here: Rows, there: Rows
+    ) -> None:
+        """With what another has `learned`, of its queries `there` for those `here`. streams: of
+        its own, which of the other's each is.
+        """
+        own = np.array(list(streams), np.intp)
+        others = np.array(list(streams.values()), np.intp)
+        for name in ("correlation", "seen"):
+            getattr(self, name)[np.ix_(here, own, own)] = learned[name][
+                np.ix_(there, others, others)
+            ]
+        tail = {name: learned[f"tail.{name}"] for name in Tail.LEARNED}
+        self.tail.take(tail, here, there)
 
     def take(self, other: Combined, here: Rows, there: Rows) -> None:
         """What `other` has learned of the same streams: of its queries `there` for those `here`."""
@@ -132,6 +163,22 @@ class Combined:
         new = ended.any(axis=(1, 2))
         if new.any():
             self.worth[rows[new]] = _worth(self.mean[rows[new]], weight[new])
+
+
+def weighted_sum(z: Float64Array, weights: Float64Array, correlation: Float64Array) -> Float64Array:
+    """sum(w_i z_i) / sqrt(sum(w_i w_j c_ij)), (n,); 0 where all weights are.
+
+    S. A. Stouffer et al., The American Soldier 1, 1949; with correlated terms: M. J. Strube,
+    Psychological Bulletin 97(2), 1985. z, weights: (n, streams), of a stream that is not there 0.
+    correlation: (n, streams, streams) of the z.
+    """
+    variance = np.einsum("ni,nij,nj->n", weights, correlation, weights)
+    total = (z * weights).sum(axis=1)
+    # Streams that deny each other would leave next to nothing to divide by.
+    least = (weights**2).sum(axis=1) / np.maximum((weights > 0).sum(axis=1), 1)
+    deviation = np.sqrt(np.maximum(variance, np.maximum(least, LEAST_WORTH**2)))
+    combined: Float64Array = total / deviation
+    return combined
 
 
 def _worth(mean: Float64Array, weight: Float64Array) -> Float64Array:

@@ -5,7 +5,7 @@ An embedding with views answers each query by the whole frame and by the best of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import Literal
 
 import numpy as np
@@ -15,44 +15,22 @@ from agent.clock import NS_PER_S, from_s
 from agent.config import GateConfig, MatchConfig
 from agent.contracts import Space
 from agent.errors import SpaceMismatch
+from agent.match.answers import Answers, prior_tail
 from agent.match.calibrated import Calibration, calibration_of
 from agent.match.calibration import Float64Array, Null, allowed, gate_of, logistic, rarity
 from agent.match.combined import Combined
-from agent.match.meaning import DECIMALS, Terms, Together
+from agent.match.meaning import Together
 from agent.match.queries import Query
-from agent.match.tail import EXCESS, SHARE, Rows, Tail, bank_tail
-from agent.ordinary import nearness
+from agent.match.tail import Rows, Tail
 from agent.types import Embedding, StreamInfo
-from agent.wire import Evidence, Score, Span, Time
+from agent.wire import Evidence, Score
 
-__all__ = ["Fusion"]
+__all__ = ["RATE_KIND", "Fusion"]
 
 KIND = "z_logistic"
 RATE_KIND = "false_alarm_rarity"
 LEAST_PER_HOUR = 1e-3  # a threshold that nothing reaches is none to learn by
 READY = 0.8  # of the weight of a tail is the stream's own: an hour of it
-
-
-@dataclass
-class _Stream:
-    """One stream's null and its newest evidence; arrays are (queries,). row: of the embedding's
-    `rows`, the one that answers each query best. cosine: nearness as agent.match.meaning has it.
-    """
-
-    info: StreamInfo
-    hop_ns: int
-    terms: list[Terms]
-    together: Together
-    may: NDArray[np.bool_]
-    null: Null
-    tail: Tail
-    embedding: Embedding | None
-    row: NDArray[np.intp]
-    cosine: Float64Array
-    z: Float64Array
-    per_hour: Float64Array  # false alarms as high as z
-    score: Float64Array
-    limit: Float64Array  # false alarms as high as the threshold
 
 
 class Fusion:
@@ -79,20 +57,31 @@ class Fusion:
         self._row_of = {query.null_key: row for row, query in enumerate(rows)}
         rates = [allowed(query.config, config) for query in rows]
         self._rated = np.array([rate is not None for rate in rates], bool)
-        asked = [sum(q.may_answer(info) for info, _ in streams.values()) for q in rows]
         self._rates = np.array([rate or 1.0 for rate in rates])
-        self._several = self._rated & (np.array(asked, np.intp) >= 2)
+        infos = [info for info, _ in streams.values()]
+        may = np.array([[q.may_answer(info) for info in infos] for q in rows], bool)
+        may = may.reshape(len(rows), len(infos))
+        asked = may.sum(axis=1)
+        self._several = self._rated & (asked >= 2)
+        weights = self._weights(infos, may)
+        self._measured: NDArray[np.bool_] = np.any(weights > 0, axis=1)
         # Whichever is the highest of several streams, and of what they say together, has the false
-        # alarms of all of them.
-        self._share = self._rates / np.maximum(np.array(asked, np.intp) + self._several, 1)
+        # alarms of all of them. What weights were measured for is asked of the sum alone.
+        parts = np.where(self._measured, 1, np.maximum(asked + self._several, 1))
+        self._share = self._rates / parts
         self._gates = [gate_of(query.config, query.gate, config) for query in rows]
         enter = np.clip([gate.enter for gate in self._gates], 1e-9, 1 - 1e-9)
         self._enter_z = config.z_mid + config.z_scale * np.log(enter / (1 - enter))
+        each = np.where(self._measured[:, np.newaxis], weights, 1.0)
         self._streams = {
-            name: self._add(info, hop_ns, before) for name, (info, hop_ns) in streams.items()
+            info.name: self._add(info, hop_ns, own, weight, before)
+            for (info, hop_ns), own, weight in zip(streams.values(), may.T, each.T, strict=True)
         }
         often = sum(NS_PER_S / hop_ns for _, hop_ns in streams.values())
-        self._combined = Combined(len(rows), list(streams), 1 / often if often else 1.0)
+        hop_s = 1 / often if often else 1.0
+        self._combined = Combined(len(rows), list(streams), hop_s, weights)
+        if self._calibration is not None:
+            self._calibration.give_sum(infos, self._row_of, self._combined)
         old = before._combined if before is not None else None
         if before is not None and old is not None and old.names == self._combined.names:
             self._combined.take(old, *self._kept(before))
@@ -109,42 +98,61 @@ class Fusion:
                 f"queries are in {self._space.identity}"
             )
         stream = self._streams[embedding.stream]
-        self._see(stream, embedding)
+        stream.see(embedding)
+        self._score(stream)
         if not self._several.any():
             return stream.score
         self._combine(embedding.end_ns)
         return np.maximum(stream.score, self._together * stream.may)
 
-    def learn(self, name: str, quiet: NDArray[np.bool_]) -> None:
-        """Let the null of `name` take in its newest cosines, of the rows that are `quiet`."""
+    def learn(
+        self, name: str, quiet: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Let the null of `name` take in its newest cosines, of the rows that are `quiet`.
+
+        known: (rows,), as Tail.learn.
+        """
         stream = self._streams[name]
         wanted = np.maximum(stream.limit, LEAST_PER_HOUR)
-        stream.tail.learn(stream.z, quiet & stream.may, wanted)
+        stream.tail.learn(stream.z, quiet & stream.may, wanted, known)
         # A rate is held to by what is told: what an event hides from the null would come back as
         # the next event, and the next. A threshold that is set knows nothing of that.
         learns = stream.may & (quiet | self._rated)
         stream.null.learn(stream.cosine, quiet & stream.may, learns)
         stream.limit = self._limit(stream)
         if self._several.any():
-            self._combined.learn(quiet & self._several, self._share)
+            self._combined.learn(quiet & self._several, self._share, known)
 
     def best(self, row: int, now_ns: int) -> tuple[float, Embedding | None]:
         """The highest score among evidence no older than `max_age_s`, and whose it is."""
-        value, of = 0.0, None
+        measured = bool(self._measured[row])
+        most, of = -math.inf if measured else 0.0, None
         for stream in self._streams.values():
-            if self._fresh(stream, now_ns) and stream.may[row] and stream.score[row] > value:
-                value, of = float(stream.score[row]), stream.embedding
-        fresh = now_ns - self._combined.end_ns <= self._max_age_ns
-        if of is not None and self._several[row] and fresh:
+            if not (self._fresh(stream, now_ns) and stream.may[row] and stream.weight[row] > 0):
+                continue
+            said = stream.weight[row] * stream.z[row] if measured else stream.score[row]
+            if said > most:
+                most, of = float(said), stream.embedding
+        if of is None:
+            return 0.0, None
+        value = 0.0 if measured else most
+        if self._several[row] and now_ns - self._combined.end_ns <= self._max_age_ns:
             value = max(value, float(self._together[row]))
         return value, of
 
     def evidence(self, row: int, now_ns: int) -> list[Evidence]:
         """What each stream that may answer says, the strongest first."""
         own = [s for s in self._streams.values() if s.may[row]]
-        total = sum(max(0.0, float(s.z[row])) for s in own if self._fresh(s, now_ns))
-        parts = [self._evidence(s, row, now_ns, total) for s in own]
-        return sorted(parts, key=lambda e: (e.status != "ok", -(e.z or 0.0), e.stream))
+        fresh = [self._fresh(stream, now_ns) for stream in own]
+        said = [float(stream.weight[row] * stream.z[row]) for stream in own]
+        above = [max(0.0, z) * new for z, new in zip(said, fresh, strict=True)]
+        total = sum(above)
+        parts = [
+            (z, stream.evidence(row, now_ns, new, part / total if new and total else None))
+            for stream, z, new, part in zip(own, said, fresh, above, strict=True)
+        ]
+        parts.sort(key=lambda part: (part[1].status != "ok", -part[0], part[1].stream))
+        return [part for _, part in parts]
 
     def score(self, row: int, value: float) -> Score:
         """`value` with how far its null has been learned."""
@@ -152,7 +160,8 @@ class Fusion:
         hours = (int(s.null.seen[row]) * s.hop_ns / NS_PER_S / 3600 for s in streams)
         learned = max((int(s.null.seen[row]) for s in streams), default=0)
         seen = [s for s in streams if s.embedding is not None]
-        confidence = min((s.tail.confidence_of(row) for s in seen), default=0.0)
+        tails = [self._combined.tail] if self._measured[row] else [s.tail for s in seen]
+        confidence = min((tail.confidence_of(row) for tail in tails), default=0.0)
         state: Literal["prior", "learning", "ready"] = "prior"
         if learned >= self._config.prior_windows:
             state = "ready" if confidence >= READY else "learning"
@@ -189,7 +198,22 @@ class Fusion:
     def hop_ns(self, name: str) -> int:
         return self._streams[name].hop_ns
 
-    def _add(self, info: StreamInfo, hop_ns: int, before: Fusion | None) -> _Stream:
+    def _weights(self, infos: list[StreamInfo], may: NDArray[np.bool_]) -> Float64Array:
+        """(rows, streams): those measured, of queries all of whose streams have one; else 0."""
+        if self._calibration is None:
+            return np.zeros(may.shape)
+        weights = np.where(may, self._calibration.weights(infos, self._row_of), 0.0)
+        whole = self._several & ~np.isnan(weights).any(axis=1)
+        return np.where(whole[:, np.newaxis], weights, 0.0)
+
+    def _add(
+        self,
+        info: StreamInfo,
+        hop_ns: int,
+        may: NDArray[np.bool_],
+        weight: Float64Array,
+        before: Fusion | None,
+    ) -> Answers:
         floor = self._config.min_deviation
         old = before._streams.get(info.name) if before is not None else None
         known = dict(zip(before._row_of, old.terms, strict=True)) if before and old else {}
@@ -198,23 +222,16 @@ class Fusion:
             for query in self.rows
         ]
         mean, deviation = np.array([t.ordinary for t in terms], np.float64).reshape(-1, 2).T
-        share, excess = self._prior_tail(terms, info.modality, known).T
-        empty = np.zeros(len(self.rows))
-        stream = _Stream(
+        share, excess = prior_tail(self._space, info.modality, self.rows, terms, known, floor).T
+        stream = Answers(
             info,
             hop_ns,
             terms=terms,
             together=Together(terms, self._space.dim),
-            may=np.array([query.may_answer(info) for query in self.rows], bool),
+            may=may,
+            weight=weight,
             null=Null(self._config, mean, deviation),
             tail=Tail(hop_ns / NS_PER_S, share, excess),
-            embedding=None,
-            row=np.zeros(len(self.rows), np.intp),
-            cosine=empty,
-            z=empty,
-            per_hour=empty,
-            score=empty,
-            limit=empty,
         )
         if self._calibration is not None:
             self._calibration.give(info, self._row_of, stream.null, stream.tail)
@@ -223,7 +240,7 @@ class Fusion:
             stream.null.take(old.null.learned(), here, there)
             stream.tail.take(old.tail.learned(), here, there)
             if old.embedding is not None:
-                self._see(stream, old.embedding)
+                stream.see(old.embedding)
                 # As it was scored: the null has learned from that very cosine since.
                 stream.z[here] = old.z[there]
                 stream.per_hour[here] = old.per_hour[there]
@@ -231,23 +248,7 @@ class Fusion:
         stream.limit = self._limit(stream)
         return stream
 
-    def _prior_tail(
-        self, terms: list[Terms], modality: str, known: dict[tuple[str, str], Terms]
-    ) -> Float64Array:
-        """(rows, 2): share and mean excess, of what the space's bank says of each query's z."""
-        bank = self._space.background(modality).astype(np.float64)
-        prior = np.tile(np.array([SHARE, EXCESS]), (len(terms), 1))
-        for row, (query, each) in enumerate(zip(self.rows, terms, strict=True)):
-            # What is known brings its own along; a probe's bank is no measure of anything.
-            if query.null_key in known or query.meaning.taught or not len(bank):
-                continue
-            near = nearness(np.swapaxes(bank @ each.vectors.T, 1, 2))
-            near = Together([each], self._space.dim).combine(near)[:, 0]
-            mean, deviation = each.ordinary
-            prior[row] = bank_tail((near - mean) / max(deviation, self._config.min_deviation))
-        return prior
-
-    def _at_threshold(self, row: int, streams: list[_Stream]) -> float:
+    def _at_threshold(self, row: int, streams: list[Answers]) -> float:
         """False alarms an hour, of all of `streams`."""
         if self._rated[row]:
             return float(self._rates[row])
@@ -275,47 +276,16 @@ class Fusion:
         here, there = np.array(kept, np.intp).reshape(-1, 2).T
         return here, there
 
-    def _limit(self, stream: _Stream) -> Float64Array:
+    def _limit(self, stream: Answers) -> Float64Array:
         """False alarms an hour of each query's threshold on one stream."""
         if self._rated.all():
             return self._share
         return np.where(self._rated, self._share, stream.tail.per_hour(self._enter_z))
 
-    def _see(self, stream: _Stream, embedding: Embedding) -> None:
-        stream.embedding = embedding
-        near, stream.row = stream.together.answer(embedding.rows)
-        stream.cosine = np.round(near, DECIMALS)
-        stream.z = np.round(stream.null.z(stream.cosine), DECIMALS)
-        stream.per_hour = stream.tail.per_hour(stream.z)
-        self._score(stream)
-
-    def _score(self, stream: _Stream) -> None:
+    def _score(self, stream: Answers) -> None:
         score = logistic(stream.z, self._config.z_mid, self._config.z_scale)
         rare = rarity(stream.per_hour, self._share)
-        stream.score = np.where(self._rated, rare, score) * stream.may
+        stream.score = np.where(self._rated, rare, score) * (stream.may & ~self._measured)
 
-    def _fresh(self, stream: _Stream, now_ns: int) -> bool:
-        seen = stream.embedding
-        return seen is not None and now_ns - seen.end_ns <= self._max_age_ns
-
-    def _evidence(self, stream: _Stream, row: int, now_ns: int, total_z: float) -> Evidence:
-        info, seen = stream.info, stream.embedding
-        if seen is None:
-            return Evidence(
-                stream=info.name, modality=info.modality, frame_id=info.frame_id, status="missing"
-            )
-        fresh = self._fresh(stream, now_ns)
-        return Evidence(
-            stream=info.name,
-            modality=info.modality,
-            frame_id=info.frame_id,
-            status="ok" if fresh else "stale",
-            cosine=float(stream.cosine[row]),
-            z=float(stream.z[row]),
-            far_per_hour=round(float(stream.per_hour[row]), 6),
-            share=round(max(0.0, float(stream.z[row])) / total_z, 4) if fresh and total_z else None,
-            window=Span(start=Time.of(seen.start_ns), end=Time.of(seen.end_ns)),
-            age_ms=None if fresh else round((now_ns - seen.end_ns) / 1e6, 3),
-            reused=seen.reused,
-            region=seen.regions[stream.row[row]],
-        )
+    def _fresh(self, stream: Answers, now_ns: int) -> bool:
+        return stream.is_fresh(now_ns, self._max_age_ns)

@@ -150,8 +150,18 @@ class Tail:
         level: Float64Array = OVER_Z + self.base[rows] + self.scale[rows] * curved
         return np.where(per_hour < self._noise, np.maximum(level, OVER_Z), level)
 
-    def learn(self, z: Float64Array, quiet: NDArray[np.bool_], wanted: Float64Array) -> None:
-        """One window. quiet: no event of the query is open; wanted: false alarms an hour, > 0."""
+    def learn(
+        self,
+        z: Float64Array,
+        quiet: NDArray[np.bool_],
+        wanted: Float64Array,
+        known: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """One window. quiet: no event of the query is open; wanted: false alarms an hour, > 0.
+        known: what is asked for is known to be there, so that nothing of its height is ordinary.
+        """
+        if known is not None:
+            z = np.where(known, -np.inf, z)
         self.hours += self._hour * quiet
         told = wanted / FALSE_SHARE * self._hour * quiet
         self.ahead = np.maximum(self.ahead - STEP * told, LEAST_AHEAD)

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.clock import NS_PER_S
-from agent.match.combined import Combined
+from agent.match.combined import Combined, weighted_sum
 from tests.fakes.streams import stream
 from tests.unit.test_matcher import CAM, MIC, Rig, brief, text
 from tests.unit.test_tail import correlated
@@ -59,6 +61,51 @@ def test_one_querys_correlations_can_be_taken_over() -> None:
     assert new.correlation[0].tolist() == old.correlation[1].tolist()
     new.learn(np.array([True]), np.ones(1))
     assert new.seen[0, 0, 1] == old.seen[1, 0, 1] + 1, "a copy, not a share"
+
+
+@given(
+    z=st.lists(st.floats(-20, 20), min_size=3, max_size=3),
+    weights=st.lists(st.sampled_from([0.0, 0.1, 0.5, 0.9]), min_size=3, max_size=3),
+    times=st.floats(0.5, 2.0),
+)
+def test_only_the_ratio_of_weights_counts(
+    z: list[float], weights: list[float], times: float
+) -> None:
+    like = np.array([[[1.0, 0.3, 0.1], [0.3, 1.0, 0.2], [0.1, 0.2, 1.0]]])
+    row, own = np.array([z]), np.array([weights])
+    once = weighted_sum(row, own, like)
+    np.testing.assert_allclose(weighted_sum(row, times * own, like), once, rtol=1e-9, atol=1e-9)
+    if np.count_nonzero(own) == 1:
+        np.testing.assert_allclose(once, row[own > 0], rtol=1e-9)
+    if not own.any():
+        assert once == 0.0
+
+
+def test_measured_weights_are_asked_of_one_stream_alone_too_and_others_are_as_they_were() -> None:
+    weights = np.array([[0.8, 0.2], [1.0, 0.0], [0.0, 0.0]])
+    fresh, z = np.ones((3, 2), bool), np.array([[2.0, 4.0]] * 3)
+    low = np.zeros((3, 2), bool)
+    combined = Combined(3, ("mic", "cam"), 1.0, weights)
+    combined.observe(z, fresh, low, 0)
+    assert combined.measured.tolist() == [True, True, False]
+    np.testing.assert_allclose(combined.z, [2.4 / np.sqrt(0.68), 2.0, 6 / np.sqrt(2)])
+    combined.observe(z, fresh & [False, True], low, 0)
+    assert combined.there.tolist() == [True, False, False], "a weight of 0 says nothing"
+    np.testing.assert_allclose(combined.z, [4.0, 0.0, 0.0])
+
+
+def test_what_is_known_to_be_there_is_not_learned_as_ordinary() -> None:
+    low, every = np.zeros((2, 2), bool), np.ones(2, bool)
+    combined = Combined(2, ("mic", "cam"), 1.0)
+    rng = np.random.default_rng(2)
+    for n in range(2000):
+        there = n % 50 < 5
+        z = rng.normal(9.0 * there, 1.0, (2, 2))
+        combined.observe(z, np.ones((2, 2), bool), low, 0)
+        combined.learn(every, np.full(2, 1e-3), np.array([there, False]))
+    assert combined.tail.level(np.ones(2))[0] < 6.0 < combined.tail.level(np.ones(2))[1]
+    assert abs(combined.correlation[0, 0, 1]) < 0.1 < combined.correlation[1, 0, 1]
+    assert combined.tail.ahead[0] == pytest.approx(0.0, abs=0.01), "no alarm was told"
 
 
 def agreeing(events: int) -> Combined:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent.clock import NS_PER_S, ManualClock
 from agent.config import GateConfig, MatchConfig, QueryConfig
 from agent.errors import SpaceMismatch
+from agent.match.calibrated import Calibration
 from agent.match.matcher import EventContext, Matcher
 from agent.match.queries import QuerySet
 from agent.types import Region, StreamInfo, Views
@@ -37,6 +38,7 @@ class Rig:
         *queries: QueryConfig,
         streams: tuple[StreamInfo, ...] = (MIC, CAM),
         gate: dict[str, float] | None = None,
+        calibration: Calibration | None = None,
         **match: Any,
     ) -> None:
         self.clock = ManualClock()
@@ -54,7 +56,8 @@ class Rig:
             model=lambda: Model(space="fake@1", precision="fp32", provider="none"),
             drops=lambda: {"mic": 3},
         )
-        self.matcher = Matcher(config, self.queries, FakeSpace(), context)  # type: ignore[arg-type]  # the part of a Space that matching uses
+        space: Any = FakeSpace()  # the part of a Space that matching uses
+        self.matcher = Matcher(config, self.queries, space, context, calibration)
         for info in streams:
             self.matcher.add_stream(info, HOP_NS)
 
