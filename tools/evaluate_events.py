@@ -18,12 +18,12 @@ from agent.config_file import load_config
 from agent.errors import ConfigError
 from agent.replay import Tape
 from tools.event_baselines import Point, Truth, cosines, curve, global_z, rarities, within
-from tools.event_labels import read_labels
+from tools.event_labels import labelled_spans
 from tools.event_plots import draw
 from tools.event_scores import Counts, Span, poisson_interval, quantile, total, wilson_interval
 from tools.event_traces import Run, play
-from tools.log_tape import tape_of
-from tools.output import progress_bars, report_console
+from tools.log_tape import shown_tape
+from tools.output import report_console
 
 __all__ = ["add_command"]
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.set)
     if not config.file.queries:
         raise ConfigError(f"{args.config}: no queries, expected those that the labels name")
-    tapes = [_tape(config, log) for log in (*args.warm_up, *args.log)]
+    tapes = [shown_tape(config, log) for log in (*args.warm_up, *args.log)]
     played = play(config, tapes, traced=bool(args.compare or args.plot))
     counted = list(zip(args.log, tapes[len(args.warm_up) :], strict=True))
     truth, levels = _truth(args.labels, config, counted, tapes[0].origin_ns, played.window_s)
@@ -116,18 +116,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tape(config: Config, log: Path) -> Tape:
-    with progress_bars() as bars:
-        task = bars.add_task(f"encoding {log.name}", total=None)
-        return tape_of(
-            config,
-            log,
-            lambda first_ns, now_ns, duration_s: bars.update(
-                task, completed=to_s(now_ns - first_ns), total=duration_s
-            ),
-        )
-
-
 def _truth(
     labels_path: Path,
     config: Config,
@@ -136,31 +124,11 @@ def _truth(
     slack_s: float,
 ) -> tuple[Truth, dict[str, dict[str, list[Span]]]]:
     """What happened, and the same by level in dB, for those that have one."""
-    labels = read_labels(labels_path)
-    begins = {log.name: to_s(tape.origin_ns - origin_ns) for log, tape in logs}
-    kinds = {}
-    for query in config.file.queries:
-        name = query.named().id
-        if name not in labels.queries:
-            known = ", ".join(labels.queries)
-            raise ConfigError(f"{labels_path}: no kind for query {name!r}, it has {known}")
-        kinds[name] = labels.queries[name]
-    spans: dict[str, list[Span]] = {name: [] for name in kinds}
-    levels: dict[str, dict[str, list[Span]]] = {}
-    for event in labels.events:
-        if event.log not in begins:
-            continue
-        span = Span(begins[event.log] + event.from_s, begins[event.log] + event.to_s)
-        for name in (name for name, kind in kinds.items() if kind == event.kind):
-            spans[name].append(span)
-            if event.db is not None:
-                own = levels.setdefault(f"{event.db:+g}", {})
-                own.setdefault(name, []).append(span)
-    for each in (spans, *levels.values()):
-        for own_spans in each.values():
-            own_spans.sort(key=lambda span: span.from_s)
+    begins_s = {log.name: to_s(tape.origin_ns - origin_ns) for log, tape in logs}
+    names = [query.named().id for query in config.file.queries]
+    spans, levels = labelled_spans(labels_path, names, begins_s)
     end_s = to_s(logs[-1][1].end_ns - origin_ns)
-    return Truth(spans, begins[logs[0][0].name], end_s, slack_s), levels
+    return Truth(spans, begins_s[logs[0][0].name], end_s, slack_s), levels
 
 
 def _curves(config: Config, played: Run, truth: Truth) -> dict[str, list[Point]]:

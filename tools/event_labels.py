@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,8 +10,9 @@ import msgspec
 
 from agent.errors import ConfigError
 from agent.types import NAME_PATTERN, Settings
+from tools.event_scores import Span
 
-__all__ = ["Label", "Labels", "read_labels"]
+__all__ = ["Label", "Labels", "labelled_spans", "read_labels"]
 
 Name = Annotated[str, msgspec.Meta(pattern=f"^{NAME_PATTERN}$")]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -50,3 +52,35 @@ def read_labels(path: Path) -> Labels:
         raise ConfigError(f"{path}: {exc.strerror}, expected a file of labels") from exc
     except msgspec.DecodeError as exc:
         raise ConfigError(f"{path}: {exc}, expected labels as make_labelled_logs writes") from exc
+
+
+def labelled_spans(
+    path: Path, queries: Iterable[str], begins_s: Mapping[str, float]
+) -> tuple[dict[str, list[Span]], dict[str, dict[str, list[Span]]]]:
+    """What happened of each query, and the same by level in dB, for those that have one; in order.
+
+    begins_s: by name of a log, when it begins; what is labelled in other logs is left out. Raises
+    ConfigError as `read_labels`, and for a query of which the labels tell no kind.
+    """
+    labels = read_labels(path)
+    kinds = {}
+    for name in queries:
+        if name not in labels.queries:
+            known = ", ".join(labels.queries)
+            raise ConfigError(f"{path}: no kind for query {name!r}, it has {known}")
+        kinds[name] = labels.queries[name]
+    spans: dict[str, list[Span]] = {name: [] for name in kinds}
+    levels: dict[str, dict[str, list[Span]]] = {}
+    for event in labels.events:
+        if event.log not in begins_s:
+            continue
+        begin_s = begins_s[event.log]
+        span = Span(begin_s + event.from_s, begin_s + event.to_s)
+        for name in (name for name, kind in kinds.items() if kind == event.kind):
+            spans[name].append(span)
+            if event.db is not None:
+                levels.setdefault(f"{event.db:+g}", {}).setdefault(name, []).append(span)
+    for each in (spans, *levels.values()):
+        for own in each.values():
+            own.sort(key=lambda span: span.from_s)
+    return spans, levels

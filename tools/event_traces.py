@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,21 +12,24 @@ from numpy.typing import NDArray
 from agent.clock import from_s, to_s
 from agent.config import Config, GateConfig
 from agent.core import Core
+from agent.match.fusion import RATE_KIND
 from agent.match.gate import Gate
 from agent.replay import Tape, match_again
 from agent.types import Embedding
-from agent.wire import Event
+from agent.wire import Event, Evidence, ScoreMessage
 from tools.event_scores import Alarm
 
-__all__ = ["Run", "Trace", "alarms_at", "play"]
+__all__ = ["Run", "Trace", "alarms_at", "play", "window_s"]
 
 Float64Array = NDArray[np.float64]
+LEAST_VALUE = 5e-5  # of a score: it is told with four decimals
 
 
 @dataclass(frozen=True)
 class Trace:
     """Of one query, a row a window of a stream that may answer it: (n,) each. t_s: its end.
-    rarity: -log10 of the false alarms an hour that its evidence would come to.
+    rarity: -log10 of the false alarms an hour that its evidence would come to, of all its streams
+    and of what they say together; z where the query has no rate.
     """
 
     t_s: Float64Array
@@ -77,23 +81,26 @@ def play(config: Config, tapes: Sequence[Tape], traced: bool) -> Run:
                 continue
             if not any(each.stream == embedding.stream for each in told.evidence):
                 continue
-            per_hour = best.far_per_hour
-            rarity = best.z if per_hour is None else -np.log10(max(per_hour, 1e-300))
-            row = to_s(now_ns - origin_ns), best.cosine, best.z, float(rarity)
+            row = to_s(now_ns - origin_ns), best.cosine, best.z, _rarity(told, best)
             rows.setdefault(told.query.id, []).append(row)
 
     match_again(config, tapes, on_event, on_match)
     traces = {name: Trace(*np.array(own, np.float64).T) for name, own in rows.items()}
     ids = [query.named().id for query in config.file.queries]
-    lengths = [e.end_ns - e.start_ns for tape in tapes for e in tape.embeddings[:100]]
     hops = [hop_ns for tape in tapes for _, hop_ns in tape.streams.values()]
     return Run(
         space=space,
         alarms={name: alarms.get(name, []) for name in ids},
         traces={name: traces[name] for name in ids if name in traces},
-        window_s=to_s(max(lengths, default=0)),
+        window_s=window_s(tapes),
         hop_s=to_s(min(hops, default=0)),
     )
+
+
+def window_s(tapes: Sequence[Tape]) -> float:
+    """How long the longest window is."""
+    lengths = (e.end_ns - e.start_ns for tape in tapes for e in tape.embeddings[:100])
+    return to_s(max(lengths, default=0))
 
 
 def alarms_at(
@@ -130,3 +137,12 @@ def alarms_at(
     if started is not None:
         alarms.append(Alarm(*started, float(t_s[-1])))
     return alarms
+
+
+def _rarity(told: ScoreMessage, best: Evidence) -> float:
+    """Of `told`, whose strongest evidence is `best`."""
+    score, per_hour = told.score, best.far_per_hour
+    if score.kind == RATE_KIND and score.far_per_hour and len(told.evidence) > 1:
+        value = min(max(score.value, LEAST_VALUE), 1 - LEAST_VALUE)
+        per_hour = score.far_per_hour * (1 - value) / value
+    return float(best.z or 0.0) if per_hour is None else -math.log10(max(per_hour, 1e-300))

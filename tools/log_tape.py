@@ -11,14 +11,15 @@ import msgspec
 import numpy as np
 
 from agent.atomic import open_atomic
-from agent.clock import from_s
+from agent.clock import from_s, to_s
 from agent.config import Config
 from agent.core import Core
 from agent.errors import ConfigError
 from agent.replay import ReplayOptions, Tape, replay
 from agent.types import Embedding, Region, Sample, StreamInfo, Views
+from tools.output import progress_bars
 
-__all__ = ["tape_of"]
+__all__ = ["shown_tape", "tape_of"]
 
 
 class _Kept(msgspec.Struct, array_like=True):
@@ -86,6 +87,19 @@ def tape_of(
     with open_atomic(path) as file:
         file.write(msgspec.msgpack.encode(made))
     return _tape(made)
+
+
+def shown_tape(config: Config, log: Path) -> Tape:
+    """`tape_of` with a bar on a terminal."""
+    with progress_bars() as bars:
+        task = bars.add_task(f"encoding {log.name}", total=None)
+        return tape_of(
+            config,
+            log,
+            lambda first_ns, now_ns, duration_s: bars.update(
+                task, completed=to_s(now_ns - first_ns), total=duration_s
+            ),
+        )
 
 
 def _key(config: Config, log: Path) -> tuple[str, str]:
