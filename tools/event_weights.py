@@ -83,8 +83,8 @@ def learn_labelled(
     query should weigh.
 
     config: in which no query ever fires. rated: ids of those that have a rate of false alarms.
-    Nothing of the height of what happens is taken for ordinary. Raises ConfigError and the errors of
-    `replay`.
+    Nothing of the height of what happens is taken for ordinary. Raises ConfigError and the errors
+    of `replay`.
     """
     tapes = [shown_tape(config, log) for log in logs]
     origin_ns = tapes[0].origin_ns
