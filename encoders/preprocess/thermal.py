@@ -66,7 +66,8 @@ def _percentiles_of(
     """
     places = np.array(percentiles) / 100 * (len(values) - 1)
     inner = np.clip((percentiles[0] + MARGIN, percentiles[1] - MARGIN), 0, 100)
-    low, high = np.percentile(values[::SPARSE], inner)
+    # Of their type, or all values would be made float64 to be compared.
+    low, high = np.percentile(values[::SPARSE], inner).astype(np.float32)
     below, above = values <= low, values >= high
     first_above = len(values) - np.count_nonzero(above)
     if np.count_nonzero(below) > math.ceil(places[0]) and first_above <= math.floor(places[1]):
