@@ -42,8 +42,8 @@ with needs_extra("bind"):
 
 __all__ = ["make_depth", "make_thermal"]
 
-# How a picture looks is told by differences from what is ordinary, of which 8 bits leave fewer: 0.97
-# is the least that was seen.
+# How a picture looks is told by differences from what is ordinary, of which 8 bits leave fewer.
+# 0.97 is the least that was seen.
 LEAST_INT8 = 0.95
 
 
