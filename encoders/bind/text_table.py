@@ -149,9 +149,12 @@ def agreement(
 
 
 def quantise(table: Float32Array) -> tuple[Any, Float32Array]:
-    """int8 (n, dim) and float32 (n,): row i is about q[i] * scale[i]. A row of zeros stays one."""
+    """int8 (n, dim) and float32 (n,): row i is about q[i] * scale[i]. A row of zeros stays one, and
+    one so small that its scale would be none becomes one.
+    """
     largest = np.abs(table).max(axis=1)
-    scale = (np.where(largest > 0, largest, 1) / INT8_LIMIT).astype(np.float32)
+    least = INT8_LIMIT * np.finfo(np.float32).tiny
+    scale = (np.where(largest > least, largest, 1) / INT8_LIMIT).astype(np.float32)
     return np.rint(table / scale[:, np.newaxis]).astype(np.int8), scale
 
 
