@@ -14,7 +14,7 @@ from agent.contracts import RuntimeOptions
 from agent.match.matcher import EventContext, Matcher
 from agent.match.meaning import Meaning, Part
 from agent.match.queries import QuerySet
-from agent.types import Embedding, StreamInfo
+from agent.types import Embedding, Region, StreamInfo, Views
 from agent.wire import ClockState, Model
 from encoders.space import open_space
 from tools.benches.common import make_table
@@ -68,6 +68,9 @@ def _run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     matcher.tick(0)  # takes up the queries
     started_s = to_s(wall.now_ns() - began_ns)
     centres = {info.name: vector() for info in infos}
+    # As many parts of a frame as the space's towers give.
+    parts = {info.name: space.background(info.modality).shape[1] - 1 for info in infos}
+    region = Region(0.0, 0.0, 1.0, 1.0)
     spent_ns, events, worst_ns = 0, 0, 0
     for window in range(round(args.seconds / HOP_S)):
         end_ns = from_s((window + 1) * HOP_S)
@@ -76,7 +79,11 @@ def _run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
             near = centres[info.name] + vector()
             near = (near / np.linalg.norm(near)).astype(np.float32)
             times = (end_ns - from_s(2.0), end_ns, end_ns, end_ns)
-            seen = Embedding(identity, near, info.modality, info.name, *times)
+            count = parts[info.name]
+            views = None
+            if count:
+                views = Views(np.stack([vector() for _ in range(count)]), (region,) * count)
+            seen = Embedding(identity, near, info.modality, info.name, *times, views=views)
             before_ns = wall.now_ns()
             events += len(matcher.observe(seen))
             passed = wall.now_ns() - before_ns
