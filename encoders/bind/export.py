@@ -146,8 +146,8 @@ def write_tower(
         asked = before.get("views") or {}
         if parts is not None:
             entry["views"] = {"map": msgspec.to_builtins(parts)}
-        elif before.get("preprocess", {}).get("name") == preprocess.name and "map" not in asked:
-            entry |= {"views": asked} if asked else {}
+        elif asked and "map" not in asked and before["preprocess"]["name"] == preprocess.name:
+            entry["views"] = asked
         space["towers"][modality] = entry
         convert(space, SpaceSettings, MANIFEST_NAME)
         text = yaml.safe_dump(space, sort_keys=False, allow_unicode=True, default_flow_style=None)

@@ -86,7 +86,8 @@ def _to_8_bits(
         weight_type=QuantType.QInt8,
         nodes_to_exclude=kept,
         extra_options={
-            # The vector itself keeps its bits: nothing after the last product is in 8.
+            # What a last product gives keeps its bits. A sum of two, with which the picture towers
+            # end, has 8 (0.9997 of cosine).
             "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
             # One a channel; the first of them says along which axis they are.
             "TensorQuantOverrides": {
